@@ -1,0 +1,1 @@
+"""The lab: the platform's hosts as systemd containers on one machine."""

@@ -1,0 +1,205 @@
+"""Command line of the lab: python -m lab up | prepare | down | ps | logs | seed | clean."""
+
+import argparse
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import docker
+from rich.console import Console
+from rich.table import Table
+
+from lab import engine, hosts, mirror, secrets
+from lab.settings import (
+    AUTHORITY,
+    BANK_NETWORK,
+    INVENTORY,
+    LOGS,
+    MIRROR,
+    MOLECULE_NETWORK,
+    PLATFORM,
+    PROJECT,
+    SECRETS,
+    STATE,
+    LabError,
+)
+
+BIN = Path(sys.executable).parent
+# Lines of Ansible's output that say what it is doing now.
+PROGRESS = re.compile(r"^(PLAY|TASK|RUNNING HANDLER) \[(.*?)\] \*")
+DEMONSTRATION_CUSTOMERS = 20
+
+
+def prepare(console: Console) -> docker.DockerClient:
+    """Bring up the engine, the host image, the mirror and the secrets."""
+    client = engine.ensure()
+    secrets.ensure()
+    hosts.ensure_networks(client, MOLECULE_NETWORK, BANK_NETWORK)
+    if PLATFORM == "standin":
+        built = mirror.prepare(client, console)
+        for network in (MOLECULE_NETWORK, BANK_NETWORK):
+            mirror.connect(client, network)
+        console.print("host image and mirror: built" if built else "host image and mirror: nothing to do")
+    return client
+
+
+def playbook(console: Console, name: str, *options: str) -> None:
+    """Run a playbook against the lab, showing the task at hand; the whole output goes to a log.
+
+    Raises:
+        LabError: it failed; the end of its output has been shown.
+    """
+    LOGS.mkdir(parents=True, exist_ok=True)
+    log = LOGS / f"{Path(name).stem}.log"
+    command = [str(BIN / "ansible-playbook"), "-i", str(INVENTORY), name, *options]
+    environment = {**os.environ, "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}", "ANSIBLE_FORCE_COLOR": "0"}
+    begun = time.monotonic()
+    lines: list[str] = []
+    with log.open("w") as stream, console.status(f"{name}: starting") as status:
+        process = subprocess.Popen(
+            command, cwd=PROJECT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
+        assert process.stdout is not None
+        for line in process.stdout:
+            stream.write(line)
+            lines.append(line)
+            if found := PROGRESS.match(line):
+                kind, title = found.groups()
+                status.update(f"{time.monotonic() - begun:4.0f} s  {title}")
+                if kind == "PLAY":
+                    console.print(f"{time.monotonic() - begun:4.0f} s  {title}", highlight=False)
+        code = process.wait()
+    recap = [line for line in lines if "changed=" in line]
+    changed = sum(int(re.findall(r"changed=(\d+)", line)[0]) for line in recap)
+    if code:
+        console.print("".join(lines[-60:]), markup=False, highlight=False)
+        raise LabError(f"{name} failed; the whole output is in {log}. Mend the cause and run the same command again.")
+    console.print(f"{name}: {changed} changed, {time.monotonic() - begun:.0f} s")
+
+
+def up(console: Console) -> None:
+    """Bring the whole platform up; safe to repeat."""
+    begun = time.monotonic()
+    client = prepare(console)
+    wanted = hosts.inventory()
+    hosts.start(client, wanted)
+    playbook(console, "site.yml")
+    seed(console)
+    summary(console, wanted)
+    console.print(f"The platform is up, after {time.monotonic() - begun:.0f} s.")
+
+
+def seed(console: Console) -> None:
+    """Load the demonstration data; what is there already stays."""
+    first = next(host for host in hosts.inventory() if "bank_app" in host.groups)
+    password = secrets.ensure()["vault_bank_demo_password"]
+    # The password goes in by the environment of docker's own process, not by an argument.
+    command = ["docker", "exec", "--env", "BANK_DEMO_PASSWORD", "--user", "bank", first.container]
+    command += ["/opt/bank/current/bin/bank", "seed", "--customers", str(DEMONSTRATION_CUSTOMERS), "--seed", "1"]
+    environment = {**os.environ, "BANK_DEMO_PASSWORD": password}
+    answer = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    if answer.returncode:
+        raise LabError(f"Loading demonstration data on {first.name} failed: {answer.stderr.strip()}")
+    console.print(answer.stdout.strip() or "demonstration data: loaded", highlight=False)
+
+
+def summary(console: Console, wanted: list[hosts.Host]) -> None:
+    """Show what runs where and how to get in."""
+    ps(console, wanted)
+    values = secrets.ensure()
+    table = Table("what", "address", "user", "password", title="How to log in")
+    table.add_row("bank", "https://localhost:8443", "user@demo.local", values["vault_bank_demo_password"])
+    table.add_row("Prometheus", "https://localhost:9090", "operator", values["vault_prometheus_web_password"])
+    table.add_row("HAProxy stats", "https://localhost:8405/stats", "operator", values["vault_haproxy_stats_password"])
+    console.print(table)
+    console.print(f"certificate authority to trust: {AUTHORITY}    all secrets: {SECRETS}", highlight=False)
+    console.print("stop: make down    remove everything: make clean    more: make help", highlight=False)
+
+
+def ps(console: Console, wanted: list[hosts.Host]) -> None:
+    """Show every host, its address, its groups and the state of its services."""
+    client = engine.ensure()
+    present = hosts.containers(client)
+    table = Table("host", "groups", "address", "published on 127.0.0.1", "services", title="Lab")
+    for host in wanted:
+        container = present.get(host.container)
+        services = "not running: make up"
+        address = ""
+        if container is not None and container.status == "running":
+            address = str(container.labels["bank.lab.address"])
+            services = unit_states(container.exec_run(["systemctl", *UNIT_QUERY]).output.decode())
+        ports = " ".join(f"{public}->{port}" for port, public in host.published.items())
+        table.add_row(host.name, " ".join(host.groups), address, ports, services)
+    console.print(table)
+
+
+UNITS = ("bank", "postgresql", "redis", "haproxy", "prometheus", "node_exporter", "firewalld")
+UNIT_QUERY = ("show", "--property=Id,ActiveState,LoadState", *(f"{unit}.service" for unit in UNITS))
+
+
+def unit_states(answer: str) -> str:
+    """Return the loaded services of ``systemctl show`` with any state that is not active."""
+    shown = []
+    for block in answer.strip().split("\n\n"):
+        unit = dict(line.split("=", 1) for line in block.splitlines())
+        if unit.get("LoadState") == "loaded":
+            name = unit["Id"].removesuffix(".service")
+            state = unit["ActiveState"]
+            shown.append(name if state == "active" else f"[red]{name} ({state})[/red]")
+    return " ".join(shown)
+
+
+def logs(arguments: argparse.Namespace) -> None:
+    """Follow the journal of one host, or the last lines of all."""
+    for host in hosts.inventory():
+        if arguments.host in (None, host.name):
+            words = ["journalctl", "--no-pager", "--lines", str(arguments.lines)]
+            if arguments.service:
+                words += ["--unit", arguments.service]
+            print(f"== {host.name}", flush=True)
+            subprocess.run(["docker", "exec", host.container, *words], check=False)
+
+
+def clean(console: Console) -> None:
+    """Remove hosts, data, keys and passwords; the build cache stays."""
+    if engine.answers():
+        hosts.remove(docker.from_env(), MIRROR)
+    shutil.rmtree(STATE, ignore_errors=True)
+    console.print("lab removed; builds stay in the cache")
+
+
+def main() -> None:
+    """Parse the command line and act."""
+    parser = argparse.ArgumentParser(prog="python -m lab", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    for name in ("up", "prepare", "down", "ps", "seed", "clean"):
+        commands.add_parser(name)
+    log_parser = commands.add_parser("logs")
+    log_parser.add_argument("--host")
+    log_parser.add_argument("--service")
+    log_parser.add_argument("--lines", type=int, default=50)
+    arguments = parser.parse_args()
+    console = Console(width=None if sys.stdout.isatty() else 160)
+    try:
+        match arguments.command:
+            case "up":
+                up(console)
+            case "prepare":
+                prepare(console)
+            case "down":
+                console.print(f"{hosts.stop(engine.ensure())} hosts stopped; make up starts them again")
+            case "ps":
+                ps(console, hosts.inventory())
+            case "seed":
+                seed(console)
+            case "logs":
+                logs(arguments)
+            case "clean":
+                clean(console)
+    except LabError as error:
+        console.print(f"lab: {error}", style="bold red", markup=False)
+        sys.exit(1)

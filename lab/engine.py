@@ -1,0 +1,84 @@
+"""Make sure of a container engine: the one that answers, else Debian's, else say what to do."""
+
+import os
+import shutil
+import subprocess
+import time
+
+import docker
+from docker.errors import DockerException
+
+from lab.settings import CACHE, LabError
+
+START_SECONDS = 60
+
+
+def apt_install(*packages: str) -> None:
+    """Install Debian packages, where this user may.
+
+    Raises:
+        LabError: this is not Debian as root, or the installation failed.
+    """
+    if not shutil.which("apt-get") or os.geteuid() != 0:
+        raise LabError(
+            f"The lab needs {', '.join(packages)}, and can install them only on Debian as root. "
+            "Install them with this machine's package manager, then run the same command again."
+        )
+    log = CACHE / "apt.log"
+    CACHE.mkdir(parents=True, exist_ok=True)
+    environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+    with log.open("a") as stream:
+        for command in (["apt-get", "update"], ["apt-get", "install", "--yes", "--no-install-recommends", *packages]):
+            # Another apt on this machine may hold the lock for a while.
+            command[1:1] = ["--quiet", "-o", "DPkg::Lock::Timeout=300", "-o", "Acquire::Retries=3"]
+            if subprocess.run(command, env=environment, stdout=stream, stderr=stream, check=False).returncode:
+                raise LabError(f"Installing {', '.join(packages)} failed; the reason is at the end of {log}.")
+
+
+def answers() -> bool:
+    """Return whether an engine answers on the configured socket."""
+    try:
+        return bool(docker.from_env().ping())
+    except DockerException:
+        return False
+
+
+def start_daemon() -> None:
+    """Start Debian's engine in the background and wait until it answers.
+
+    Raises:
+        LabError: it did not answer in time.
+    """
+    log = CACHE / "dockerd.log"
+    if os.path.isdir("/run/systemd/system"):
+        subprocess.run(["systemctl", "start", "docker.service"], check=False)
+    else:
+        with log.open("a") as stream:
+            subprocess.Popen(["dockerd"], stdout=stream, stderr=stream, start_new_session=True)
+    deadline = time.monotonic() + START_SECONDS
+    while time.monotonic() < deadline:
+        if answers():
+            return
+        time.sleep(1)
+    raise LabError(f"The container engine did not answer within {START_SECONDS} s; the reason is in {log}.")
+
+
+def ensure() -> docker.DockerClient:
+    """Return a client of an engine that answers.
+
+    Raises:
+        LabError: none answers and none could be installed or started.
+    """
+    CACHE.mkdir(parents=True, exist_ok=True)
+    if not answers():
+        if os.geteuid() != 0:
+            raise LabError(
+                "No container engine answers. Start Docker, or let this user reach it "
+                "(group docker, or DOCKER_HOST), then run the same command again."
+            )
+        if not shutil.which("dockerd"):
+            apt_install("docker.io", "iptables", "ca-certificates")
+        start_daemon()
+    if not shutil.which("docker"):
+        raise LabError("An engine answers, but the docker command is missing: install the Docker command line.")
+    return docker.from_env(timeout=300)

@@ -1,0 +1,186 @@
+"""The lab's hosts: one systemd container for each host of the inventory."""
+
+import ipaddress
+import json
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import docker
+from docker.errors import NotFound
+from docker.models.containers import Container
+
+from lab.settings import (
+    BANK_NETWORK,
+    HOST_IMAGE,
+    INVENTORY,
+    LABEL,
+    MONITORING_NETWORK,
+    PREFIX,
+    PROJECT,
+    LabError,
+)
+
+BOOT_SECONDS = 60
+# Address of the first host in the network; lower ones belong to the engine and the mirror.
+FIRST_HOST = 11
+
+
+@dataclass(frozen=True)
+class Host:
+    """One host of the inventory, as the lab needs it."""
+
+    name: str
+    groups: tuple[str, ...]
+    container: str
+    fqdn: str
+    # "port inside/tcp": port on the loopback of this machine.
+    published: dict[str, int]
+
+
+def inventory(path: Path = INVENTORY) -> list[Host]:
+    """Return the hosts of an inventory.
+
+    Raises:
+        LabError: Ansible could not read it.
+    """
+    command = [str(Path(sys.executable).parent / "ansible-inventory"), "-i", str(path), "--list"]
+    answer = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=False)
+    if answer.returncode:
+        raise LabError(f"Ansible cannot read the inventory {path}: {answer.stderr.strip()}")
+    document: dict[str, Any] = json.loads(answer.stdout)
+    variables = document.pop("_meta")["hostvars"]
+    members: dict[str, list[str]] = {}
+    for group, content in document.items():
+        for name in content.get("hosts", []):
+            members.setdefault(name, []).append(group)
+    return [
+        Host(
+            name=name,
+            groups=tuple(sorted(groups)),
+            container=f"{PREFIX}-{name}",
+            fqdn=f"{name}.{variables[name]['platform_domain']}",
+            published=variables[name].get("lab_published_ports", {}),
+        )
+        for name, groups in sorted(members.items())
+    ]
+
+
+def ensure_networks(client: docker.DockerClient, *names: str) -> None:
+    """Create the networks that do not exist yet."""
+    present = {network.name for network in client.networks.list()}
+    for name in names:
+        if name not in present:
+            client.networks.create(name, driver="bridge", labels={LABEL: "network"})
+
+
+def containers(client: docker.DockerClient) -> dict[str, Container]:
+    """Return the lab's host containers by name, running or not."""
+    found = client.containers.list(all=True, filters={"label": f"{LABEL}=host"})
+    return {str(container.name): container for container in found}
+
+
+def free_address(client: docker.DockerClient, taken: set[str]) -> str:
+    """Return the lowest free address of the bank's network, and mark it taken."""
+    network = client.networks.get(BANK_NETWORK)
+    subnet = ipaddress.ip_network(network.attrs["IPAM"]["Config"][0]["Subnet"])
+    for offset in range(FIRST_HOST, subnet.num_addresses - 1):
+        address = str(subnet[offset])
+        if address not in taken:
+            taken.add(address)
+            return address
+    raise LabError(f"The network {BANK_NETWORK} has no free address left: remove hosts, or run make clean.")
+
+
+def create(client: docker.DockerClient, host: Host, address: str) -> Container:
+    """Start the container of one host with a fixed address."""
+    container = client.containers.create(
+        HOST_IMAGE,
+        name=host.container,
+        hostname=host.name,
+        stop_signal="SIGRTMIN+3",
+        # systemd mounts file systems and firewalld writes packet filter rules; nothing more is granted.
+        cap_add=["SYS_ADMIN", "NET_ADMIN"],
+        security_opt=["seccomp=unconfined"],
+        cgroupns="private",
+        tmpfs={"/run": "", "/run/lock": "", "/tmp": ""},
+        ports={port: ("127.0.0.1", public) for port, public in host.published.items()},
+        labels={LABEL: "host", f"{LABEL}.address": address},
+        network=BANK_NETWORK,
+        networking_config={
+            BANK_NETWORK: client.api.create_endpoint_config(ipv4_address=address, aliases=[host.name, host.fqdn])
+        },
+    )
+    if "prometheus" in host.groups:
+        client.networks.get(MONITORING_NETWORK).connect(container)
+    return container
+
+
+def start(client: docker.DockerClient, wanted: list[Host]) -> bool:
+    """Start the containers of the wanted hosts and remove those of hosts that left; return whether any changed.
+
+    Raises:
+        LabError: a host did not boot.
+    """
+    ensure_networks(client, BANK_NETWORK, MONITORING_NETWORK)
+    present = containers(client)
+    changed = False
+    for name, container in present.items():
+        if name not in {host.container for host in wanted}:
+            container.remove(force=True, v=True)
+            changed = True
+    taken = {str(container.labels.get(f"{LABEL}.address")) for container in present.values()}
+    for host in wanted:
+        container = present.get(host.container) or create(client, host, free_address(client, taken))
+        if container.status != "running":
+            container.start()
+            changed = True
+    for host in wanted:
+        wait_for_boot(client, host)
+    return changed
+
+
+def wait_for_boot(client: docker.DockerClient, host: Host) -> None:
+    """Wait until systemd of a host has booted.
+
+    Raises:
+        LabError: it did not, or a unit failed at boot.
+    """
+    container = client.containers.get(host.container)
+    deadline = time.monotonic() + BOOT_SECONDS
+    state = "unknown"
+    while time.monotonic() < deadline:
+        state = container.exec_run(["systemctl", "is-system-running"]).output.decode().strip()
+        if state in {"running", "degraded"}:
+            return
+        time.sleep(0.5)
+    raise LabError(
+        f"Host {host.name} did not boot within {BOOT_SECONDS} s (systemd says {state!r}). "
+        f"Look with: docker exec {host.container} systemctl list-jobs"
+    )
+
+
+def stop(client: docker.DockerClient) -> int:
+    """Stop every host; their data stays. Return how many were running."""
+    running = [container for container in containers(client).values() if container.status == "running"]
+    for container in running:
+        container.stop(timeout=30)
+    return len(running)
+
+
+def remove(client: docker.DockerClient, mirror: str) -> None:
+    """Remove hosts, mirror and networks, with all their data."""
+    for container in containers(client).values():
+        container.remove(force=True, v=True)
+    for name in (mirror,):
+        try:
+            client.containers.get(name).remove(force=True)
+        except NotFound:
+            continue
+    for network in client.networks.list(filters={"label": f"{LABEL}=network"}):
+        network.reload()
+        if not network.attrs["Containers"]:
+            network.remove()

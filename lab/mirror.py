@@ -1,0 +1,225 @@
+"""The lab's software: what has to be built, built side by side, and the mirror that serves it."""
+
+import os
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import docker
+from docker.errors import ImageNotFound, NotFound
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+
+from lab import engine
+from lab.build import releases
+from lab.cache import cached, digest_of, locked
+from lab.settings import (
+    CACHE,
+    HOST_IMAGE,
+    LABEL,
+    MIRROR,
+    MIRROR_PORT,
+    PROJECT,
+    LabError,
+    versions,
+)
+
+BUILD = PROJECT / "lab" / "build"
+APP = PROJECT / "app"
+IMAGE_CHANGES = ['CMD ["/lib/systemd/systemd"]', "ENV container=docker"]
+
+
+def run_logged(name: str, *command: str | Path) -> None:
+    """Run one build command with its output in a log.
+
+    Raises:
+        LabError: it failed; the text names the log.
+    """
+    log = CACHE / f"{name}.log"
+    with log.open("w") as stream:
+        words = [str(word) for word in command]
+        if subprocess.run(words, cwd=PROJECT, stdout=stream, stderr=stream, check=False).returncode:
+            raise LabError(f"Building {name} failed; the reason is at the end of {log}.")
+
+
+def build_image(client: docker.DockerClient) -> bool:
+    """Make the host image current; return whether it had to be built or loaded."""
+    digest = digest_of([BUILD / "host_image.py", BUILD / "image"])
+
+    def build(directory: Path) -> None:
+        output = directory / "host.tar"
+        run_logged("host image", sys.executable, "-m", "lab.build.host_image", "--output", output)
+
+    with locked("image-load"):
+        try:
+            if client.images.get(HOST_IMAGE).labels.get(LABEL) == digest:
+                return False
+        except ImageNotFound:
+            pass
+        directory, _ = cached("image", digest, build)
+        repository, tag = HOST_IMAGE.split(":")
+        changes = [*IMAGE_CHANGES, f"LABEL {LABEL}={digest}"]
+        client.api.import_image_from_file(
+            str(directory / "host.tar"), repository=repository, tag=tag, changes=changes
+        )
+        return True
+
+
+def build_packages() -> tuple[Path, bool]:
+    """Return the folder of the RPM repository."""
+    digest = digest_of([BUILD / "packages.py", BUILD / "packages"])
+
+    def build(directory: Path) -> None:
+        module = ("-m", "lab.build.packages", "--output", directory / "rpm", "--key-home", CACHE / "signing-key")
+        run_logged("packages", sys.executable, *module)
+
+    return cached("packages", digest, build)
+
+
+def build_release(release: releases.GoRelease) -> tuple[Path, bool]:
+    """Return the folder that holds the archive of one Go release."""
+    digest = digest_of([BUILD / "releases.py"], release.version)
+    return cached(f"release-{release.name}", digest, lambda directory: releases.build(release, directory))
+
+
+def build_bank() -> tuple[Path, bool]:
+    """Return the folder that holds the release archive of the bank application."""
+    chosen = versions()
+    sources = [APP / "src", APP / "pyproject.toml", APP / "requirements.lock", APP / "build_release.py"]
+    digest = digest_of(sources, chosen["bank"], chosen["python"])
+
+    def build(directory: Path) -> None:
+        output = directory / "bank" / chosen["bank"]
+        options = ("--output", output, "--version", chosen["bank"], "--python", chosen["python"])
+        run_logged("bank", sys.executable, APP / "build_release.py", *options)
+
+    return cached("release-bank", digest, build)
+
+
+class Progress:
+    """A table of builds with their state and seconds, redrawn while they run."""
+
+    def __init__(self, names: list[str]) -> None:
+        """Start with every build waiting."""
+        self._lock = threading.Lock()
+        self._states = {name: ("waiting", 0.0, 0.0) for name in names}
+
+    def step(self, name: str, state: str) -> None:
+        """Record that a build has begun or ended."""
+        with self._lock:
+            _, begun, _ = self._states[name]
+            now = time.monotonic()
+            self._states[name] = (state, now if state == "running" else begun, now)
+
+    def __rich__(self) -> Table:
+        """Draw the current state."""
+        table = Table("build", "state", "seconds", box=None)
+        for name, (state, begun, ended) in self._states.items():
+            seconds = (time.monotonic() if state == "running" else ended) - begun
+            table.add_row(name, state, f"{seconds:.0f}" if begun else "")
+        return table
+
+
+def prepare(client: docker.DockerClient, console: Console) -> bool:
+    """Build what is missing, side by side, and start the mirror; return whether anything was built.
+
+    Raises:
+        LabError: a build failed.
+    """
+    install_build_tools()
+    chosen = versions()
+    go_releases = [releases.prometheus(chosen["prometheus"]), releases.node_exporter(chosen["node_exporter"])]
+    # The longest first: the Go compiler uses every core it finds.
+    jobs: dict[str, Callable[[], tuple[Path, bool] | bool]] = {
+        "RPM packages": build_packages,
+        "host image": lambda: build_image(client),
+        **{
+            f"{release.name} {release.version}": lambda release=release: build_release(release)
+            for release in go_releases
+        },
+        f"bank {chosen['bank']}": build_bank,
+    }
+    progress = Progress(list(jobs))
+
+    def work(name: str) -> tuple[Path, bool] | bool:
+        progress.step(name, "running")
+        try:
+            result = jobs[name]()
+        except BaseException:
+            progress.step(name, "failed")
+            raise
+        built = result if isinstance(result, bool) else result[1]
+        progress.step(name, "built" if built else "cached")
+        return result
+
+    with Live(progress, console=console, refresh_per_second=2, transient=not console.is_terminal):
+        with ThreadPoolExecutor(max_workers=3) as pool:
+            futures = {name: pool.submit(work, name) for name in jobs}
+    results = {name: future.result() for name, future in futures.items()}
+    folders = [result[0] for result in results.values() if not isinstance(result, bool)]
+    start(client, publish(folders))
+    return any(result if isinstance(result, bool) else result[1] for result in results.values())
+
+
+def install_build_tools() -> None:
+    """Install the Debian tools that the builds call, where they are missing."""
+    tools = {
+        "mmdebstrap": "mmdebstrap",
+        "rpmbuild": "rpm",
+        "rpmsign": "rpm",
+        "createrepo_c": "createrepo-c",
+        "gpg": "gnupg",
+    }
+    missing = {package for tool, package in tools.items() if not shutil.which(tool)}
+    if missing:
+        with locked("apt"):
+            engine.apt_install(*sorted(missing))
+
+
+def publish(folders: list[Path]) -> Path:
+    """Bring the builds into one tree as a site mirror lays them out: rpm/ and releases/."""
+    site = CACHE / "mirror"
+    with locked("mirror"):
+        for folder in folders:
+            packages = (folder / "rpm").exists()
+            for source in folder.rglob("*"):
+                if source.is_file() and source.name != "checksums.json":
+                    target = site / ("" if packages else "releases") / source.relative_to(folder)
+                    target.parent.mkdir(parents=True, exist_ok=True)
+                    if not target.exists() or not target.samefile(source):
+                        target.unlink(missing_ok=True)
+                        os.link(source, target)
+        for target in site.rglob("*"):
+            # A hard link whose build left the cache belongs to an older version.
+            if target.is_file() and target.stat().st_nlink == 1:
+                target.unlink()
+    return site
+
+
+def start(client: docker.DockerClient, site: Path) -> None:
+    """Serve ``site`` over HTTP to the networks of the lab."""
+    with locked("mirror"):
+        try:
+            client.containers.get(MIRROR).start()
+        except NotFound:
+            client.containers.run(
+                HOST_IMAGE,
+                ["python3", "-m", "http.server", "--directory", "/mirror", str(MIRROR_PORT)],
+                name=MIRROR,
+                detach=True,
+                labels={LABEL: "mirror"},
+                volumes={str(site): {"bind": "/mirror", "mode": "ro"}},
+            )
+
+
+def connect(client: docker.DockerClient, network: str) -> None:
+    """Make the mirror reachable in a network under the name ``mirror``."""
+    container = client.containers.get(MIRROR)
+    if network not in container.attrs["NetworkSettings"]["Networks"]:
+        client.networks.get(network).connect(container, aliases=["mirror"])

@@ -1,0 +1,43 @@
+"""Names, folders and versions that the lab's modules share."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+PROJECT = Path(__file__).parents[1]
+INVENTORY = PROJECT / "inventories" / "lab"
+STATE = PROJECT / ".lab"
+LOGS = STATE / "logs"
+AUTHORITY = STATE / "pki"
+SECRETS = STATE / "secrets.yml"
+MOLECULE_SECRETS = STATE / "molecule-secrets.yml"
+CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "bank-lab"
+
+# "standin" builds everything offline; "el9" runs any EL9 image with systemd against the upstream repositories.
+PLATFORM = os.environ.get("LAB_PLATFORM", "standin")
+EL9_IMAGE = os.environ.get("LAB_EL9_IMAGE", "docker.io/rockylinux/rockylinux:9-ubi-init")
+
+PREFIX = "bank-lab"
+HOST_IMAGE = "bank-lab/host:current" if PLATFORM == "standin" else EL9_IMAGE
+MIRROR = "bank-lab-mirror"
+MIRROR_PORT = 8080
+# The bank's hosts share one network; the monitoring hosts have a second one of their own.
+BANK_NETWORK = "bank-lab-banknet"
+MONITORING_NETWORK = "bank-lab-monitoring"
+MOLECULE_NETWORK = "bank-molecule"
+LABEL = "bank.lab"
+
+
+class LabError(Exception):
+    """A failure that the user can mend; its text says what is wrong, where, and the next step."""
+
+
+def versions() -> dict[str, str]:
+    """Return the product versions of the lab: those of every site, with the lab's own on top."""
+    merged: dict[str, Any] = {}
+    for file in (PROJECT / "group_vars/all/versions.yml", INVENTORY / "group_vars/all/lab.yml"):
+        merged |= yaml.safe_load(file.read_text(encoding="utf-8"))
+    prefix = "platform_version_"
+    return {key.removeprefix(prefix): str(value) for key, value in merged.items() if key.startswith(prefix)}
