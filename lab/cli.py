@@ -18,8 +18,8 @@ from lab.settings import (
     AUTHORITY,
     BANK_NETWORK,
     INVENTORY,
+    LABEL,
     LOGS,
-    MIRROR,
     MOLECULE_NETWORK,
     PLATFORM,
     PROJECT,
@@ -130,7 +130,7 @@ def ps(console: Console, wanted: list[hosts.Host]) -> None:
         services = "not running: make up"
         address = ""
         if container is not None and container.status == "running":
-            address = str(container.labels["bank.lab.address"])
+            address = str(container.labels[f"{LABEL}.address"])
             services = unit_states(container.exec_run(["systemctl", *UNIT_QUERY]).output.decode())
         ports = " ".join(f"{public}->{port}" for port, public in host.published.items())
         table.add_row(host.name, " ".join(host.groups), address, ports, services)
@@ -167,7 +167,8 @@ def logs(arguments: argparse.Namespace) -> None:
 def clean(console: Console) -> None:
     """Remove hosts, data, keys and passwords; the build cache stays."""
     if engine.answers():
-        hosts.remove(docker.from_env(), MIRROR)
+        hosts.remove(docker.from_env())
+        mirror.remove(docker.from_env())
     shutil.rmtree(STATE, ignore_errors=True)
     console.print("lab removed; builds stay in the cache")
 

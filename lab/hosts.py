@@ -10,16 +10,17 @@ from pathlib import Path
 from typing import Any
 
 import docker
-from docker.errors import NotFound
 from docker.models.containers import Container
 
 from lab.settings import (
     BANK_NETWORK,
     HOST_IMAGE,
+    HOST_LABEL,
     INVENTORY,
     LABEL,
     MONITORING_NETWORK,
-    PREFIX,
+    NAME,
+    NETWORK_LABEL,
     PROJECT,
     LabError,
 )
@@ -61,7 +62,7 @@ def inventory(path: Path = INVENTORY) -> list[Host]:
         Host(
             name=name,
             groups=tuple(sorted(groups)),
-            container=f"{PREFIX}-{name}",
+            container=f"{NAME}-{name}",
             fqdn=f"{name}.{variables[name]['platform_domain']}",
             published=variables[name].get("lab_published_ports", {}),
         )
@@ -74,12 +75,12 @@ def ensure_networks(client: docker.DockerClient, *names: str) -> None:
     present = {network.name for network in client.networks.list()}
     for name in names:
         if name not in present:
-            client.networks.create(name, driver="bridge", labels={LABEL: "network"})
+            client.networks.create(name, driver="bridge", labels={LABEL: NETWORK_LABEL})
 
 
 def containers(client: docker.DockerClient) -> dict[str, Container]:
     """Return the lab's host containers by name, running or not."""
-    found = client.containers.list(all=True, filters={"label": f"{LABEL}=host"})
+    found = client.containers.list(all=True, filters={"label": f"{LABEL}={HOST_LABEL}"})
     return {str(container.name): container for container in found}
 
 
@@ -108,7 +109,7 @@ def create(client: docker.DockerClient, host: Host, address: str) -> Container:
         cgroupns="private",
         tmpfs={"/run": "", "/run/lock": "", "/tmp": ""},
         ports={port: ("127.0.0.1", public) for port, public in host.published.items()},
-        labels={LABEL: "host", f"{LABEL}.address": address},
+        labels={LABEL: HOST_LABEL, f"{LABEL}.address": address},
         network=BANK_NETWORK,
         networking_config={
             BANK_NETWORK: client.api.create_endpoint_config(ipv4_address=address, aliases=[host.name, host.fqdn])
@@ -171,16 +172,12 @@ def stop(client: docker.DockerClient) -> int:
     return len(running)
 
 
-def remove(client: docker.DockerClient, mirror: str) -> None:
-    """Remove hosts, mirror and networks, with all their data."""
+def remove(client: docker.DockerClient) -> None:
+    """Remove hosts and networks, with all their data."""
     for container in containers(client).values():
         container.remove(force=True, v=True)
-    for name in (mirror,):
-        try:
-            client.containers.get(name).remove(force=True)
-        except NotFound:
-            continue
-    for network in client.networks.list(filters={"label": f"{LABEL}=network"}):
+    for network in client.networks.list(filters={"label": f"{LABEL}={NETWORK_LABEL}"}):
         network.reload()
-        if not network.attrs["Containers"]:
-            network.remove()
+        for identifier in network.attrs["Containers"]:
+            network.disconnect(identifier, force=True)
+        network.remove()

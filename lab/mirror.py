@@ -65,9 +65,7 @@ def build_image(client: docker.DockerClient) -> bool:
         directory, _ = cached("image", digest, build)
         repository, tag = HOST_IMAGE.split(":")
         changes = [*IMAGE_CHANGES, f"LABEL {LABEL}={digest}"]
-        client.api.import_image_from_file(
-            str(directory / "host.tar"), repository=repository, tag=tag, changes=changes
-        )
+        client.api.import_image_from_file(str(directory / "host.tar"), repository=repository, tag=tag, changes=changes)
         return True
 
 
@@ -105,10 +103,11 @@ def build_bank() -> tuple[Path, bool]:
 class Progress:
     """A table of builds with their state and seconds, redrawn while they run."""
 
-    def __init__(self, names: list[str]) -> None:
+    def __init__(self, console: Console, names: list[str]) -> None:
         """Start with every build waiting."""
+        self._console = console
         self._lock = threading.Lock()
-        self._states = {name: ("waiting", 0.0, 0.0) for name in names}
+        self._states = dict.fromkeys(names, ("waiting", 0.0, 0.0))
 
     def step(self, name: str, state: str) -> None:
         """Record that a build has begun or ended."""
@@ -116,6 +115,8 @@ class Progress:
             _, begun, _ = self._states[name]
             now = time.monotonic()
             self._states[name] = (state, now if state == "running" else begun, now)
+        if state in ("built", "failed"):
+            self._console.print(f"{state}  {name}  {now - begun:.0f} s", highlight=False)
 
     def __rich__(self) -> Table:
         """Draw the current state."""
@@ -143,9 +144,9 @@ def prepare(client: docker.DockerClient, console: Console) -> bool:
             f"{release.name} {release.version}": lambda release=release: build_release(release)
             for release in go_releases
         },
-        f"bank {chosen['bank']}": build_bank,
+        **({f"bank {chosen['bank']}": build_bank} if (APP / "build_release.py").exists() else {}),
     }
-    progress = Progress(list(jobs))
+    progress = Progress(console, list(jobs))
 
     def work(name: str) -> tuple[Path, bool] | bool:
         progress.step(name, "running")
@@ -158,9 +159,9 @@ def prepare(client: docker.DockerClient, console: Console) -> bool:
         progress.step(name, "built" if built else "cached")
         return result
 
-    with Live(progress, console=console, refresh_per_second=2, transient=not console.is_terminal):
-        with ThreadPoolExecutor(max_workers=3) as pool:
-            futures = {name: pool.submit(work, name) for name in jobs}
+    live = Live(progress, console=console, refresh_per_second=2, transient=True)
+    with live, ThreadPoolExecutor(max_workers=3) as pool:
+        futures = {name: pool.submit(work, name) for name in jobs}
     results = {name: future.result() for name, future in futures.items()}
     folders = [result[0] for result in results.values() if not isinstance(result, bool)]
     start(client, publish(folders))
@@ -223,3 +224,11 @@ def connect(client: docker.DockerClient, network: str) -> None:
     container = client.containers.get(MIRROR)
     if network not in container.attrs["NetworkSettings"]["Networks"]:
         client.networks.get(network).connect(container, aliases=["mirror"])
+
+
+def remove(client: docker.DockerClient) -> None:
+    """Remove the mirror's container; what it served stays in the cache."""
+    try:
+        client.containers.get(MIRROR).remove(force=True)
+    except NotFound:
+        return

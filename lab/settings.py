@@ -7,7 +7,9 @@ from typing import Any
 import yaml
 
 PROJECT = Path(__file__).parents[1]
-INVENTORY = PROJECT / "inventories" / "lab"
+# A second lab beside the first needs a name and an inventory of its own.
+NAME = os.environ.get("LAB_NAME", "bank-lab")
+INVENTORY = Path(os.environ.get("LAB_INVENTORY", PROJECT / "inventories" / "lab"))
 STATE = PROJECT / ".lab"
 LOGS = STATE / "logs"
 AUTHORITY = STATE / "pki"
@@ -19,15 +21,16 @@ CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "bank
 PLATFORM = os.environ.get("LAB_PLATFORM", "standin")
 EL9_IMAGE = os.environ.get("LAB_EL9_IMAGE", "docker.io/rockylinux/rockylinux:9-ubi-init")
 
-PREFIX = "bank-lab"
 HOST_IMAGE = "bank-lab/host:current" if PLATFORM == "standin" else EL9_IMAGE
 MIRROR = "bank-lab-mirror"
 MIRROR_PORT = 8080
 # The bank's hosts share one network; the monitoring hosts have a second one of their own.
-BANK_NETWORK = "bank-lab-banknet"
-MONITORING_NETWORK = "bank-lab-monitoring"
+BANK_NETWORK = f"{NAME}-banknet"
+MONITORING_NETWORK = f"{NAME}-monitoring"
 MOLECULE_NETWORK = "bank-molecule"
 LABEL = "bank.lab"
+HOST_LABEL = f"host of {NAME}"
+NETWORK_LABEL = f"network of {NAME}"
 
 
 class LabError(Exception):
@@ -37,7 +40,7 @@ class LabError(Exception):
 def versions() -> dict[str, str]:
     """Return the product versions of the lab: those of every site, with the lab's own on top."""
     merged: dict[str, Any] = {}
-    for file in (PROJECT / "group_vars/all/versions.yml", INVENTORY / "group_vars/all/lab.yml"):
+    for file in (PROJECT / "group_vars/all/versions.yml", PROJECT / "inventories/lab/group_vars/all/lab.yml"):
         merged |= yaml.safe_load(file.read_text(encoding="utf-8"))
     prefix = "platform_version_"
     return {key.removeprefix(prefix): str(value) for key, value in merged.items() if key.startswith(prefix)}

@@ -14,7 +14,8 @@ OVERLAY = HERE / "image" / "root"
 # Roles must use dnf and rpm: nothing of Debian's package management stays in the image.
 REMOVED = (
     "/usr/bin/apt* /usr/bin/dpkg* /usr/sbin/dpkg* /usr/lib/apt /usr/lib/dpkg /etc/apt /etc/dpkg "
-    "/var/lib/apt /var/lib/dpkg /var/cache/apt /var/log/apt /var/log/*.log /usr/share/doc /usr/share/man /usr/share/locale "
+    "/var/lib/apt /var/lib/dpkg /var/cache/apt /var/log/apt /var/log/*.log /usr/share/doc "
+    "/usr/share/man /usr/share/locale "
     "/etc/debian_version /etc/os-release /etc/cron.daily/apt-compat /etc/cron.daily/dpkg /etc/logrotate.d/apt "
     "/etc/logrotate.d/dpkg /etc/logrotate.d/alternatives"
 )
@@ -42,7 +43,7 @@ def build(output: Path) -> None:
         f'chroot "$1" sh -c "rm -rf {REMOVED}"',
         # EL's shell is bash; scripts must not come to depend on Debian's dash, nor fail on it.
         'chroot "$1" ln -sf bash /usr/bin/sh',
-        f'copy-in {OVERLAY}/etc {OVERLAY}/usr /',
+        f"copy-in {OVERLAY}/etc {OVERLAY}/usr /",
         'chroot "$1" systemctl enable bank-lab-own-network-files.service',
         'chroot "$1" sh -c "mkdir -p /etc/yum.repos.d /etc/pki/rpm-gpg /etc/pki/tls/certs && rpm --initdb"',
         'chroot "$1" ln -sf /etc/ssl/certs/ca-certificates.crt /etc/pki/tls/certs/ca-bundle.crt',

@@ -94,7 +94,9 @@ def build(release: GoRelease, output: Path) -> None:
             variables = "-X github.com/prometheus/common/version.Version=" + release.version
             command = [go, "build", "-trimpath", "-tags", release.build_tags, "-ldflags", f"-s -w {variables}"]
             command += ["-o", str(stage / program), f"./{package}"]
-            if subprocess.run(command, env=environment, cwd=source, stdout=stream, stderr=stream, check=False).returncode:
+            if subprocess.run(
+                command, env=environment, cwd=source, stdout=stream, stderr=stream, check=False
+            ).returncode:
                 raise LabError(f"Building {program} {release.version} failed; the reason is at the end of {log}.")
     publish(stage, output / release.name / release.version)
 

@@ -1,0 +1,154 @@
+"""Run every check side by side, one line each: python -m tests.runner [check ...].
+
+A check is named like the line that it prints; "lint", "molecule" and "end_to_end" name whole groups.
+"""
+
+import argparse
+import os
+import subprocess
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+PROJECT = Path(__file__).parents[1]
+LOGS = PROJECT / ".lab" / "logs" / "tests"
+BIN = Path(sys.executable).parent
+APP_ENVIRONMENT = PROJECT / ".venv-app"
+# Scenarios wait for their hosts much of the time, so one more than the cores keeps both cores busy.
+WORKERS = (os.cpu_count() or 1) + 1
+CHECK_SECONDS = 1500
+LOG_LINES_SHOWN = 80
+# A stage starts when the one before it has ended: scenarios need the image, the lab needs the cores to itself.
+STAGES = ("lint", "hosts", "end_to_end")
+
+
+@dataclass(frozen=True)
+class Check:
+    """One line of the report: commands that run one after the other and must all succeed."""
+
+    name: str
+    group: str
+    stage: str
+    commands: list[list[str]] = field(repr=False)
+    cwd: Path = PROJECT
+
+
+def pytest_folder(folder: Path) -> Check:
+    """Return the check of one folder below tests/."""
+    stages = {"end_to_end": "end_to_end", "preflight": "hosts"}
+    commands = [["pytest", "-q", "--strict-markers", "-rs", str(folder.relative_to(PROJECT))]]
+    if folder.name == "end_to_end":
+        commands.insert(0, [sys.executable, "-m", "lab", "up"])
+    return Check(folder.name, folder.name, stages.get(folder.name, "lint"), commands)
+
+
+def lint_checks() -> list[Check]:
+    """Return the static checks."""
+    tracked = subprocess.run(
+        ["git", "grep", "-lIE", "^#!.*\\b(ba)?sh$"], cwd=PROJECT, capture_output=True, text=True, check=False
+    ).stdout.split()
+    python = ["lab", "tests", "plugins", "benchmarks", "molecule", "roles"]
+    commands = {
+        "ansible-lint": [["ansible-lint", "--offline", "--strict", "-q"]],
+        "yamllint": [["yamllint", "--strict", "."]],
+        "ruff": [["ruff", "check", *python], ["ruff", "format", "--check", *python]],
+        "shellcheck": [["shellcheck", *tracked]],
+    }
+    return [Check(name, "lint", "lint", words) for name, words in commands.items()]
+
+
+def app_check() -> Check:
+    """Return the application's own lint and tests, in an environment of their own."""
+    environment_bin = APP_ENVIRONMENT / "bin"
+    commands = [
+        ["lab/bootstrap", str(APP_ENVIRONMENT), "app/requirements-dev.txt"],
+        [str(environment_bin / "ruff"), "check", "app"],
+        [str(environment_bin / "python"), "-m", "pytest", "-q", "-rs", "app/tests"],
+    ]
+    return Check("app", "app", "hosts", commands)
+
+
+def all_checks() -> list[Check]:
+    """Return every check, in the order in which a full run starts them."""
+    scenarios = sorted(file.parent.name for file in PROJECT.glob("molecule/*/molecule.yml"))
+    folders = sorted({file.parent for file in PROJECT.glob("tests/*/test_*.py")})
+    prepare = Check("prepare", "lint", "lint", [[sys.executable, "-m", "lab", "prepare"]])
+    return [
+        prepare,
+        *lint_checks(),
+        *(pytest_folder(folder) for folder in folders),
+        app_check(),
+        *(Check(f"molecule {name}", "molecule", "hosts", [["molecule", "test", "-s", name]]) for name in scenarios),
+    ]
+
+
+def run(check: Check) -> tuple[bool, float, Path]:
+    """Run the commands of a check; return success, seconds and the log."""
+    LOGS.mkdir(parents=True, exist_ok=True)
+    log = LOGS / f"{check.name.replace(' ', '-')}.log"
+    environment = {**os.environ, "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}", "NO_COLOR": "1"}
+    environment |= {"ANSIBLE_FORCE_COLOR": "0", "PY_COLORS": "0", "PYTHONDONTWRITEBYTECODE": "1"}
+    begun = time.monotonic()
+    with log.open("w") as stream:
+        for command in check.commands:
+            try:
+                code = subprocess.run(
+                    command,
+                    cwd=check.cwd,
+                    env=environment,
+                    stdin=subprocess.DEVNULL,
+                    stdout=stream,
+                    stderr=stream,
+                    timeout=CHECK_SECONDS,
+                    check=False,
+                ).returncode
+            except subprocess.TimeoutExpired:
+                stream.write(f"\nended after {CHECK_SECONDS} s\n")
+                code = 1
+            if code:
+                return False, time.monotonic() - begun, log
+    return True, time.monotonic() - begun, log
+
+
+def run_stage(checks: list[Check]) -> list[bool]:
+    """Run checks side by side, printing a line as each ends and the log of each that fails."""
+    printing = threading.Lock()
+
+    def work(check: Check) -> bool:
+        passed, seconds, log = run(check)
+        with printing:
+            print(f"{'passed' if passed else 'FAILED'}  {check.name:<28} {seconds:5.0f} s", flush=True)
+            if not passed:
+                lines = log.read_text(encoding="utf-8", errors="replace").splitlines()[-LOG_LINES_SHOWN:]
+                print("\n".join(f"    {line}" for line in lines), flush=True)
+                print(f"    whole log: {log}", flush=True)
+        return passed
+
+    with ThreadPoolExecutor(max_workers=WORKERS) as pool:
+        return list(pool.map(work, checks))
+
+
+def main() -> None:
+    """Parse the command line, run the chosen checks and close with the count."""
+    checks = all_checks()
+    names = sorted({check.name for check in checks} | {check.group for check in checks})
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("check", nargs="*", help="; ".join(names))
+    wanted = set(parser.parse_args().check)
+    if unknown := wanted - set(names):
+        parser.error(f"no such check: {', '.join(sorted(unknown))}; there are: {', '.join(names)}")
+    chosen = [check for check in checks if not wanted or {check.name, check.group} & wanted]
+    begun = time.monotonic()
+    results: list[bool] = []
+    for stage in STAGES:
+        results += run_stage([check for check in chosen if check.stage == stage])
+    print(f"{len(chosen)} checks in {time.monotonic() - begun:.0f} s")
+    print(f"{results.count(True)} passed, {results.count(False)} failed")
+    sys.exit(0 if results and all(results) else 1)
+
+
+if __name__ == "__main__":
+    main()
