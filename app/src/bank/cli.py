@@ -1,0 +1,116 @@
+"""The ``bank`` command. Failures end in one sentence on stderr and exit status 1."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import TYPE_CHECKING, NoReturn
+
+import click
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+
+from bank import __version__
+from bank.config import ConfigError, load_settings, unreadable_files
+
+if TYPE_CHECKING:
+    from bank.config import Settings
+
+MIGRATION_LOCK_MS = 60_000
+DEMO_PASSWORD_VARIABLE = "BANK_DEMO_PASSWORD"  # noqa: S105  (the variable's name)
+
+
+def _fail(sentence: str) -> NoReturn:
+    click.echo(f"bank: {sentence}", err=True)
+    sys.exit(1)
+
+
+def _settings() -> Settings:
+    try:
+        settings = load_settings()
+    except ConfigError as error:
+        _fail(str(error))
+    if problems := unreadable_files(settings):
+        _fail(problems[0])
+    return settings
+
+
+def _explain(error: SQLAlchemyError, settings: Settings) -> str:
+    database = settings.database
+    where = f"database {database.name} on {database.host}:{database.port} as {database.user}"
+    if isinstance(error, DBAPIError) and error.orig is not None:
+        lines = str(error.orig).strip().splitlines()
+        return f"{where}: {lines[0] if lines else type(error.orig).__name__}"
+    return f"{where}: {type(error).__name__}"
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+def main() -> None:
+    """Run and look after the bank. The configuration is the file that BANK_CONFIG names."""
+
+
+@main.command()
+def version() -> None:
+    """Print the release."""
+    click.echo(__version__)
+
+
+@main.command("check-config")
+@click.option("--ready", is_flag=True, help="Also prove that the database, its schema and Redis answer.")
+def check_config(ready: bool) -> None:  # noqa: FBT001
+    """Check the configuration."""
+    settings = _settings()
+    if ready:
+        from bank.resources import make_resources
+        from bank.services import health
+
+        found = make_resources(settings)
+        failed = [f"{name}: {problem}" for name, problem in health.check_all(found).items() if problem]
+        found.engine.dispose()
+        if failed:
+            _fail(f"not ready: {'; '.join(failed)}")
+    click.echo("ready" if ready else "the configuration is usable")
+
+
+@main.command()
+def migrate() -> None:
+    """Bring the database schema up to date; needs the rights of the database's owner."""
+    settings = _settings()
+    from bank.database import make_engine
+    from bank.services import schema
+
+    engine = make_engine(settings, statement_ms=0, lock_ms=MIGRATION_LOCK_MS)
+    try:
+        before, after = schema.migrate(engine, settings.database.application_role)
+    except SQLAlchemyError as error:
+        _fail(f"the schema was not changed: {_explain(error, settings)}")
+    finally:
+        engine.dispose()
+    if before == after:
+        click.echo(f"schema is at {after}, nothing to do")
+    else:
+        click.echo(f"schema moved from {before or 'nothing'} to {after}")
+
+
+@main.command()
+@click.option("--customers", type=click.IntRange(0, 100_000), default=10, show_default=True)
+@click.option("--seed", "seed_number", type=int, default=1, show_default=True, help="Decides names and amounts.")
+def seed(customers: int, seed_number: int) -> None:
+    """Load demonstration data; whoever exists already is left alone. The password is BANK_DEMO_PASSWORD."""
+    settings = _settings()
+    from bank.database import make_engine
+    from bank.services import seed as seeding
+
+    password = os.environ.get(DEMO_PASSWORD_VARIABLE, "")
+    if not password:
+        _fail(f"set {DEMO_PASSWORD_VARIABLE} to the password of the demonstration users.")
+    engine = make_engine(settings)
+    try:
+        result = seeding.seed(engine, customers=customers, seed_number=seed_number, password=password)
+    except ValueError as error:
+        _fail(f"{error}.")
+    except SQLAlchemyError as error:
+        _fail(f"no demonstration data: {_explain(error, settings)}")
+    finally:
+        engine.dispose()
+    changed = f", {result.passwords_changed} passwords changed" if result.passwords_changed else ""
+    click.echo(f"{result.people} people, {result.created} of them new{changed}")

@@ -1,0 +1,209 @@
+"""Settings: one TOML file, any value of which an environment variable may override.
+
+``BANK_CONFIG`` names the file; ``BANK_<SECTION>__<KEY>`` overrides one value, for instance
+``BANK_DATABASE__PASSWORD``. Unknown keys and wrong types are refused with one sentence that names the key.
+"""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from ipaddress import IPv4Address, IPv6Address  # noqa: TC003  (pydantic reads the annotations at run time)
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+DEFAULT_PATH = "/etc/bank/bank.toml"
+SECRET_KEY_LENGTH = 32
+SECRET_KEY_DISTINCT = 10
+
+Port = Annotated[int, Field(ge=1, le=65535)]
+
+
+class ConfigError(Exception):
+    """The configuration cannot be used; the text is one sentence for the operator, without any secret."""
+
+
+class Section(BaseModel):
+    """A table of the TOML file."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+
+
+class Database(Section):
+    """How to reach PostgreSQL."""
+
+    host: str = "localhost"
+    port: Port = 5432
+    name: str = "bank"
+    user: str = "bank_app"
+    password: SecretStr = SecretStr("")
+    ssl_mode: Literal["disable", "require", "verify-ca", "verify-full"] = "verify-full"
+    ssl_root_certificate: Path | None = None
+    pool_size: Annotated[int, Field(ge=1, le=200)] = 5
+    """Connections that each worker process may hold."""
+    application_role: Annotated[str, Field(pattern=r"^[a-z_][a-z0-9_]{0,62}$")] = "bank_app"
+    """Role to which migrations grant what the application needs."""
+
+    @model_validator(mode="after")
+    def _root_certificate_known(self) -> Self:
+        if self.ssl_mode.startswith("verify") and self.ssl_root_certificate is None:
+            raise ValueError(f"ssl_root_certificate must be set when ssl_mode is {self.ssl_mode}")
+        return self
+
+
+class RedisServer(Section):
+    """How to reach Redis, which keeps the sessions."""
+
+    host: str = "localhost"
+    port: Port = 6379
+    user: str = ""
+    password: SecretStr = SecretStr("")
+    ca_certificate: Path | None = None
+    """Set: TLS, and the server must prove its name. Absent: no TLS."""
+
+
+class Server(Section):
+    """Where and how the web server listens."""
+
+    bind_address: str = "127.0.0.1"
+    port: Port = 8000
+    workers: Annotated[int, Field(ge=1, le=64)] = 2
+    threads: Annotated[int, Field(ge=1, le=64)] = 4
+    certificate: Path | None = None
+    private_key: Path | None = None
+    client_ca_certificate: Path | None = None
+    trusted_proxies: tuple[IPv4Address | IPv6Address, ...] = ()
+    """Addresses of the load balancers, whose X-Forwarded-For (last hop only) is believed."""
+
+    @model_validator(mode="after")
+    def _tls_complete(self) -> Self:
+        parts = (self.certificate, self.private_key, self.client_ca_certificate)
+        if any(parts) and not all(parts):
+            raise ValueError("certificate, private_key and client_ca_certificate must be set together or not at all")
+        return self
+
+
+class Session(Section):
+    """Limits of a session, in seconds."""
+
+    idle_seconds: Annotated[int, Field(ge=60, le=3600)] = 300
+    absolute_seconds: Annotated[int, Field(ge=300, le=86400)] = 28800
+    anonymous_seconds: Annotated[int, Field(ge=60, le=86400)] = 1800
+    """How long the log-in form stays valid."""
+
+
+class Logging(Section):
+    """Where the log goes."""
+
+    path: str = ""
+    """File for JSON lines; empty means standard output."""
+    level: Literal["debug", "info", "warning", "error"] = "info"
+
+
+class Settings(BaseSettings):
+    """Everything that an operator can set."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="BANK_",
+        env_nested_delimiter="__",
+        extra="forbid",
+        frozen=True,
+        hide_input_in_errors=True,
+    )
+
+    environment: Annotated[str, Field(min_length=1, max_length=64)] = "production"
+    site: Annotated[str, Field(min_length=1, max_length=64)] = "main"
+    instance: Annotated[str, Field(min_length=1, max_length=255)] = "bank"
+    secret_key: SecretStr
+    database: Database = Field(default_factory=lambda: Database.model_validate({}))
+    redis: RedisServer = Field(default_factory=lambda: RedisServer.model_validate({}))
+    server: Server = Field(default_factory=lambda: Server.model_validate({}))
+    session: Session = Field(default_factory=lambda: Session.model_validate({}))
+    logging: Logging = Field(default_factory=lambda: Logging.model_validate({}))
+
+    @field_validator("secret_key")
+    @classmethod
+    def _strong_secret(cls, value: SecretStr) -> SecretStr:
+        secret = value.get_secret_value()
+        if len(secret) < SECRET_KEY_LENGTH:
+            raise ValueError(f"must have at least {SECRET_KEY_LENGTH} characters")
+        if len(set(secret)) < SECRET_KEY_DISTINCT:
+            raise ValueError("is too regular: use a random value")
+        return value
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Let the environment win over the file, whose content arrives as init values."""
+        del settings_cls, dotenv_settings, file_secret_settings
+        return env_settings, init_settings
+
+
+def _sentence(error: ValidationError, source: str) -> str:
+    problems = []
+    for item in error.errors(include_url=False, include_input=False, include_context=False):
+        key = ".".join(str(part) for part in item["loc"]) or "the file"
+        if item["type"] == "extra_forbidden":
+            problems.append(f"{key} is not a known key")
+        elif item["type"] == "missing":
+            problems.append(f"{key} is missing")
+        else:
+            text = item["msg"].removeprefix("Value error, ")
+            problems.append(f"{key}: {text[:1].lower()}{text[1:]}")
+    return f"Configuration {source} is not usable: {'; '.join(problems)}."
+
+
+def load_settings(path: str | Path | None = None) -> Settings:
+    """Read and check the settings.
+
+    Args:
+        path: The TOML file; by default what ``BANK_CONFIG`` names, else ``/etc/bank/bank.toml``.
+
+    Raises:
+        ConfigError: With one sentence that names the file and the key.
+    """
+    source = Path(path or os.environ.get("BANK_CONFIG") or DEFAULT_PATH)
+    try:
+        with source.open("rb") as stream:
+            values: dict[str, Any] = tomllib.load(stream)
+    except OSError as error:
+        raise ConfigError(f"Configuration {source} cannot be read: {error.strerror}.") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"Configuration {source} is not valid TOML: {error}.") from None
+    try:
+        return Settings(**values)
+    except ValidationError as error:
+        raise ConfigError(_sentence(error, str(source))) from None
+    except Exception as error:
+        # pydantic-settings wraps what it cannot parse from the environment (a list that is not JSON).
+        raise ConfigError(f"Configuration {source} is not usable: {error}.") from None
+
+
+def unreadable_files(settings: Settings) -> list[str]:
+    """Return one sentence for each file that the settings name and this process cannot read."""
+    named = {
+        "database.ssl_root_certificate": settings.database.ssl_root_certificate,
+        "redis.ca_certificate": settings.redis.ca_certificate,
+        "server.certificate": settings.server.certificate,
+        "server.private_key": settings.server.private_key,
+        "server.client_ca_certificate": settings.server.client_ca_certificate,
+    }
+    problems = []
+    for key, path in named.items():
+        if path is None:
+            continue
+        try:
+            with path.open("rb"):
+                pass
+        except OSError as error:
+            problems.append(f"{key} names {path}, which cannot be read: {error.strerror}.")
+    return problems

@@ -1,0 +1,92 @@
+"""Error pages: they say what to do and a reference number, and nothing about the inside."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from flask import g, render_template, request
+from flask_wtf.csrf import CSRFError
+from sqlalchemy.exc import InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from werkzeug.exceptions import HTTPException
+
+from bank import metrics
+from bank.log import logger
+from bank.sessions import SessionStoreUnavailableError
+
+if TYPE_CHECKING:
+    from flask import Flask
+
+SERVER_ERROR = 500
+UNAVAILABLE = 503
+TEXTS = {
+    400: ("That did not work", "The request was not complete or this page was open for too long. Go back, reload "
+          "the page and try again."),
+    403: ("Not allowed", "You may not do this."),
+    404: ("Page not found", "This page does not exist, or it is not yours to see."),
+    405: ("Not possible here", "This page cannot be used in that way."),
+    413: ("Too much data", "What was sent is larger than the bank accepts."),
+    UNAVAILABLE: ("Back in a moment", "The bank cannot answer right now. Your money is safe; try again in a minute."),
+}  # fmt: skip
+FALLBACK = ("Something went wrong", "We could not do this. If it happens again, tell us the reference below.")
+
+Answer = tuple[str, int, dict[str, str]]
+
+
+def _page(status: int, extra: dict[str, str] | None = None) -> Answer:
+    title, explanation = TEXTS.get(status, TEXTS[400] if status < SERVER_ERROR else FALLBACK)
+    body = render_template(
+        "errors/error.html", title=title, explanation=explanation, reference=g.get("request_id", "")
+    )
+    return body, status, extra or {}
+
+
+def register(app: Flask) -> None:
+    """Let every failure end in one of these pages."""
+
+    @app.errorhandler(CSRFError)
+    def bad_token(error: CSRFError) -> Answer:
+        logger.warning(
+            "form refused",
+            **{
+                "event.category": ["web"],
+                "event.type": ["denied"],
+                "event.action": "csrf-check",
+                "event.outcome": "failure",
+                "event.reason": str(error.description),
+            },
+        )
+        return _page(400)
+
+    @app.errorhandler(HTTPException)
+    def known(error: HTTPException) -> Answer | HTTPException:
+        status = error.code or SERVER_ERROR
+        if status < 400:  # noqa: PLR2004  (redirects, such as the router's own)
+            return error
+        extra = {}
+        if valid := getattr(error, "valid_methods", None):
+            extra["Allow"] = ", ".join(sorted(valid))
+        return _page(status, extra)
+
+    @app.errorhandler(SessionStoreUnavailableError)
+    @app.errorhandler(OperationalError)
+    @app.errorhandler(InterfaceError)
+    @app.errorhandler(PoolTimeoutError)
+    def dependency_down(error: Exception) -> Answer:
+        _log_failure("a service that the bank needs did not answer", error)
+        return _page(UNAVAILABLE, {"Retry-After": "10"})
+
+    @app.errorhandler(Exception)
+    def unexpected(error: Exception) -> Answer:
+        _log_failure("request failed", error)
+        return _page(SERVER_ERROR)
+
+
+def _log_failure(message: str, error: Exception) -> None:
+    method = request.method if request.method in metrics.METHODS else "OTHER"
+    metrics.EXCEPTIONS.labels(method).inc()
+    logger.error(
+        message,
+        exc_info=error,
+        **{"event.dataset": "bank.error", "event.kind": "event", "event.outcome": "failure"},
+    )

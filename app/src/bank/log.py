@@ -1,0 +1,249 @@
+"""Logs: one JSON object a line in the Elastic Common Schema, and nothing that is not on the list of fields.
+
+Names, addresses, amounts typed wrongly, tokens and SQL parameters have no field, so they cannot be logged.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import sys
+import threading
+import time
+import traceback
+import uuid
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import ecs_logging
+import structlog
+from flask import g, request
+from gunicorn.glogging import Logger as GunicornBase
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+
+from bank import __version__
+
+if TYPE_CHECKING:
+    from collections.abc import MutableMapping
+
+    from flask import Flask, Response
+
+    from bank.config import Settings
+
+ALLOWED = frozenset(
+    {
+        "event", "exc_info", "_record", "_from_structlog",
+        "error.code", "error.message", "error.stack_trace", "error.type",
+        "event.action", "event.category", "event.dataset", "event.duration", "event.kind", "event.outcome",
+        "event.reason", "event.type",
+        "http.request.id", "http.request.method", "http.response.status_code", "http.route",
+        "log.logger", "process.pid",
+        "service.environment", "service.name", "service.node.name", "service.version", "labels.site",
+        "source.ip", "trace.id", "url.path", "user.id", "user_agent.original",
+        "bank.amount_minor", "bank.currency", "bank.replayed", "bank.transfer.id",
+    }
+)  # fmt: skip
+REQUEST_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{7,63}", re.ASCII)
+USER_AGENT_LENGTH = 256
+PATH_LENGTH = 512
+QUIET_ENDPOINTS = frozenset({"operations.health", "operations.ready", "operations.metrics", "static"})
+
+logger: structlog.stdlib.BoundLogger = structlog.get_logger("bank")
+
+
+class LineFile(logging.Handler):
+    """Appends each record with a single write, so that lines of several workers never mix.
+
+    The file is opened anew when log rotation has moved it away.
+    """
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self._path = path
+        self._descriptor = self._open()
+
+    def _open(self) -> int:
+        return os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o640)
+
+    def _current(self) -> int:
+        try:
+            named, opened = self._path.stat(), os.fstat(self._descriptor)
+            if (named.st_dev, named.st_ino) == (opened.st_dev, opened.st_ino):
+                return self._descriptor
+        except FileNotFoundError:
+            pass
+        os.close(self._descriptor)
+        self._descriptor = self._open()
+        return self._descriptor
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write one record as one line."""
+        try:
+            os.write(self._current(), (self.format(record) + "\n").encode())
+        except Exception:  # noqa: BLE001  (a full disk must not stop the bank; logging reports it on stderr)
+            self.handleError(record)
+
+
+def describe_error(error: BaseException) -> dict[str, str]:
+    """Describe an exception in ECS fields without the values that databases put into messages."""
+    root = error.orig if isinstance(error, DBAPIError) and error.orig else error
+    diagnostics = getattr(root, "diag", None)
+    if diagnostics is not None:
+        message = diagnostics.message_primary or "no answer from the database"
+    elif isinstance(error, SQLAlchemyError):
+        message = "database error"
+    else:
+        message = str(root)
+    fields = {
+        "error.type": f"{type(root).__module__}.{type(root).__qualname__}",
+        "error.message": message[:500],
+        "error.stack_trace": "".join(traceback.format_tb(error.__traceback__)),
+    }
+    if code := getattr(root, "sqlstate", None):
+        fields["error.code"] = code
+    return fields
+
+
+def _expand_error(_logger: Any, _name: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:  # noqa: ANN401
+    info = event.pop("exc_info", None)
+    if info is True:
+        info = sys.exc_info()
+    error = info[1] if isinstance(info, tuple) else info
+    if isinstance(error, BaseException):
+        event.update(describe_error(error))
+    return event
+
+
+def _allowed_only(_logger: Any, _name: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:  # noqa: ANN401
+    for key in [key for key in event if key not in ALLOWED]:
+        del event[key]
+    return event
+
+
+def make_handler(settings: Settings) -> logging.Handler:
+    """Return a handler that writes ECS lines where the settings say."""
+    service = {
+        "service.name": "bank",
+        "service.version": __version__,
+        "service.environment": settings.environment,
+        "service.node.name": settings.instance,
+        "labels.site": settings.site,
+    }
+
+    def add_service(_l: Any, _n: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:  # noqa: ANN401
+        record = event.get("_record")
+        event.update(service)
+        event["process.pid"] = os.getpid()
+        if record is not None:
+            event["log.logger"] = record.name
+        event.setdefault("event.dataset", "bank.app")
+        return event
+
+    path = settings.logging.path
+    handler: logging.Handler = LineFile(Path(path)) if path else logging.StreamHandler(sys.stdout)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=[structlog.contextvars.merge_contextvars],
+            processors=[
+                add_service,
+                _expand_error,
+                _allowed_only,
+                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+                ecs_logging.StructlogFormatter(ensure_ascii=False),
+            ],
+            pass_foreign_args=False,
+        )
+    )
+    return handler
+
+
+def configure(settings: Settings) -> None:
+    """Send the logs of this process, those of libraries included, to one place.
+
+    Raises:
+        OSError: The log file cannot be opened.
+    """
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
+        ],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        wrapper_class=structlog.stdlib.BoundLogger,
+        cache_logger_on_first_use=False,
+    )
+    root = logging.getLogger()
+    for old in root.handlers[:]:
+        if getattr(old, "of_the_bank", False):
+            root.removeHandler(old)
+            old.close()
+    handler = make_handler(settings)
+    handler.of_the_bank = True  # type: ignore[attr-defined]
+    root.addHandler(handler)
+    root.setLevel(logging.WARNING)
+    logging.getLogger("bank").setLevel(settings.logging.level.upper())
+
+
+class GunicornLogger(GunicornBase):  # type: ignore[misc]
+    """Keeps gunicorn's own messages on stderr, for the journal, and writes them to the bank's log as well."""
+
+    settings: Settings | None = None
+    _shared: logging.Handler | None = None
+    _lock = threading.Lock()
+
+    def setup(self, cfg: Any) -> None:  # noqa: ANN401
+        """Set gunicorn's handlers up, then add ours."""
+        super().setup(cfg)
+        with self._lock:
+            if self.settings is not None and self.settings.logging.path:
+                kind = type(self)
+                if kind._shared is None:
+                    kind._shared = make_handler(self.settings)
+                if kind._shared not in self.error_log.handlers:
+                    self.error_log.addHandler(kind._shared)
+
+
+def log_requests(app: Flask) -> None:
+    """Give every request an id and write one line about it when it was answered."""
+
+    @app.before_request
+    def begin() -> None:
+        g.started = time.perf_counter()
+        offered = request.headers.get("X-Request-ID", "") if request.environ.get("bank.proxied") else ""
+        g.request_id = offered if REQUEST_ID.fullmatch(offered) else uuid.uuid4().hex
+        structlog.contextvars.clear_contextvars()
+        structlog.contextvars.bind_contextvars(
+            **{
+                "http.request.id": g.request_id,
+                "http.request.method": request.method[:16],
+                "url.path": request.path[:PATH_LENGTH],
+                "source.ip": request.remote_addr,
+            }
+        )
+
+    @app.after_request
+    def finish(response: Response) -> Response:
+        response.headers["X-Request-ID"] = g.request_id
+        if request.endpoint in QUIET_ENDPOINTS and response.status_code < 400:  # noqa: PLR2004
+            return response
+        logger.info(
+            "request answered",
+            **{
+                "event.dataset": "bank.performance",
+                "event.kind": "event",
+                "event.category": ["web"],
+                "event.type": ["access"],
+                "event.action": "http-request",
+                "event.outcome": "failure" if response.status_code >= 500 else "success",  # noqa: PLR2004
+                "event.duration": int((time.perf_counter() - g.started) * 1e9),
+                "http.response.status_code": response.status_code,
+                "http.route": request.url_rule.rule if request.url_rule else "unmatched",
+                "user_agent.original": request.headers.get("User-Agent", "")[:USER_AGENT_LENGTH],
+            },
+        )
+        return response
+
+    @app.teardown_request
+    def end(_error: BaseException | None) -> None:
+        structlog.contextvars.clear_contextvars()

@@ -1,0 +1,65 @@
+"""What one running application holds: settings, the database engine and the Redis client."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from flask import current_app
+from redis import Redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from bank.database import make_engine
+
+if TYPE_CHECKING:
+    from sqlalchemy import Engine
+
+    from bank.config import Settings
+
+REDIS_SECONDS = 2
+
+
+@dataclass(frozen=True)
+class Resources:
+    """Shared by all requests of one process."""
+
+    settings: Settings
+    engine: Engine
+    redis: Redis
+
+
+def make_redis(settings: Settings) -> Redis:
+    """Make a Redis client; it connects on first use and gives up after two seconds."""
+    options = settings.redis
+    tls: dict[str, object] = {}
+    if options.ca_certificate:
+        tls = {
+            "ssl": True,
+            "ssl_ca_certs": str(options.ca_certificate),
+            "ssl_cert_reqs": "required",
+            "ssl_check_hostname": True,
+        }
+    return Redis(
+        host=options.host,
+        port=options.port,
+        username=options.user or None,
+        password=options.password.get_secret_value() or None,
+        socket_timeout=REDIS_SECONDS,
+        socket_connect_timeout=REDIS_SECONDS,
+        health_check_interval=30,
+        retry=Retry(NoBackoff(), 1),
+        client_name="bank",
+        **tls,  # type: ignore[arg-type]
+    )
+
+
+def make_resources(settings: Settings) -> Resources:
+    """Make the resources of one process."""
+    return Resources(settings=settings, engine=make_engine(settings), redis=make_redis(settings))
+
+
+def resources() -> Resources:
+    """Return the resources of the application that handles this request."""
+    found: Resources = current_app.extensions["bank"]
+    return found

@@ -1,0 +1,46 @@
+"""Forms; the CSRF token is part of each."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from flask_wtf import FlaskForm
+from wtforms import HiddenField, PasswordField, SelectField, StringField
+from wtforms.validators import DataRequired, Length, ValidationError
+
+from bank import account_numbers
+from bank.services.passwords import MAX_LENGTH
+from bank.services.transfers import MAX_KEY, MAX_REFERENCE
+from bank.services.users import MAX_EMAIL
+
+if TYPE_CHECKING:
+    from wtforms import Field
+
+
+def _printable(_form: FlaskForm, field: Field) -> None:
+    if field.data and not field.data.isprintable():
+        raise ValidationError("Use letters, digits and punctuation only.")
+
+
+def _account_number(_form: FlaskForm, field: Field) -> None:
+    number = account_numbers.normalise(field.data or "")
+    if number is None:
+        raise ValidationError("This is not a valid account number. Check it for a typing error.")
+    field.data = number
+
+
+class LoginForm(FlaskForm):  # type: ignore[misc]
+    """Email and password; nothing is said about which of them is wrong."""
+
+    email = StringField("Email", validators=[DataRequired("Enter your email."), Length(max=MAX_EMAIL)])
+    password = PasswordField("Password", validators=[DataRequired("Enter your password."), Length(max=MAX_LENGTH)])
+
+
+class TransferForm(FlaskForm):  # type: ignore[misc]
+    """A transfer. The hidden key makes it safe to send the form twice."""
+
+    key = HiddenField(validators=[DataRequired("Reload the page."), Length(max=MAX_KEY), _printable])
+    from_account = SelectField("From", validators=[DataRequired()], coerce=str)
+    to_number = StringField("To account", validators=[DataRequired("Enter an account number."), _account_number])
+    amount = StringField("Amount", validators=[DataRequired("Enter an amount."), Length(max=32)])
+    reference = StringField("Reference", validators=[Length(max=MAX_REFERENCE), _printable])

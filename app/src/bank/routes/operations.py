@@ -1,0 +1,50 @@
+"""For those who run the bank: liveness, readiness and metrics."""
+
+from __future__ import annotations
+
+from flask import Blueprint, Response, abort, jsonify
+from prometheus_client import CONTENT_TYPE_LATEST
+
+from bank import metrics
+from bank.log import logger
+from bank.resources import resources
+from bank.security import came_through_proxy
+from bank.services import health as checks
+
+blueprint = Blueprint("operations", __name__)
+
+
+@blueprint.get("/health")
+def health() -> Response:
+    """Say that this process answers; nothing else is asked."""
+    return jsonify(status="alive")
+
+
+@blueprint.get("/health/ready")
+def ready() -> tuple[Response, int]:
+    """Say whether this instance can serve, and name what fails; the public learns the status only."""
+    found = checks.check_all(resources())
+    failed = [name for name, problem in found.items() if problem]
+    if failed:
+        logger.warning(
+            "not ready",
+            **{
+                "event.dataset": "bank.error",
+                "event.action": "readiness-check",
+                "event.outcome": "failure",
+                "event.reason": "; ".join(f"{name}: {found[name]}" for name in failed)[:500],
+            },
+        )
+    body: dict[str, object] = {"status": "unavailable" if failed else "ready"}
+    if not came_through_proxy():
+        body["checks"] = {name: "failed" if problem else "ok" for name, problem in found.items()}
+        body["failed"] = failed
+    return jsonify(body), 503 if failed else 200
+
+
+@blueprint.get("/metrics")
+def exposition() -> Response:
+    """Give all metrics to Prometheus, which asks each instance directly and never through the load balancer."""
+    if came_through_proxy():
+        abort(404)
+    return Response(metrics.exposition(), content_type=CONTENT_TYPE_LATEST)

@@ -1,0 +1,121 @@
+"""Moving money."""
+
+from __future__ import annotations
+
+import uuid
+
+from flask import Blueprint, abort, flash, redirect, render_template, request, url_for
+from flask_login import current_user, login_required
+from werkzeug.wrappers import Response
+
+from bank import metrics, money
+from bank.log import logger
+from bank.resources import resources
+from bank.routes.forms import TransferForm
+from bank.services import accounts, transfers
+
+blueprint = Blueprint("transfers", __name__)
+Page = str | Response | tuple[str, int]
+
+
+def _log(outcome: str, order: transfers.Order, **more: object) -> None:
+    fields = {
+        "event.dataset": "bank.transaction",
+        "event.kind": "event",
+        "event.category": ["process"],
+        "event.type": ["info"],
+        "event.action": "transfer",
+        "event.outcome": "success" if outcome == "completed" else "failure",
+        "event.reason": outcome,
+        "user.id": str(order.user_id),
+        "bank.amount_minor": order.amount_minor,
+        "bank.currency": order.currency,
+    }
+    logger.info("transfer completed" if outcome == "completed" else "transfer refused", **(fields | more))
+
+
+@blueprint.route("/transfer", methods=["GET", "POST"])
+@login_required  # type: ignore[untyped-decorator]
+def transfer() -> Page:
+    """Show the form and carry it out; sending it twice moves the money once."""
+    own = accounts.list_of(resources().engine, current_user.id)
+    form = TransferForm()
+    form.from_account.choices = [
+        (str(a.id), f"{a.name} – {money.format_money(a.available_minor, a.currency)}") for a in own
+    ]
+    if not form.is_submitted():
+        form.key.data = str(uuid.uuid4())
+        wanted = request.args.get("from", "")
+        if wanted in {str(account.id) for account in own}:
+            form.from_account.data = wanted
+        return render_template("transfer.html", form=form, accounts=own)
+
+    source = next((account for account in own if str(account.id) == form.from_account.data), None)
+    if form.from_account.data and source is None:
+        abort(404)  # somebody else's account, or none
+    if not form.validate() or source is None:
+        return render_template("transfer.html", form=form, accounts=own), 400
+    try:
+        amount = money.parse_amount(form.amount.data, source.currency)
+    except money.AmountError as error:
+        form.amount.errors = [str(error)]
+        return render_template("transfer.html", form=form, accounts=own), 400
+    order = transfers.Order(
+        user_id=current_user.id,
+        key=form.key.data,
+        from_account=source.id,
+        to_number=form.to_number.data,
+        amount_minor=amount,
+        currency=source.currency,
+        reference=form.reference.data.strip(),
+    )
+    return _carry_out(order, form, own)
+
+
+def _carry_out(order: transfers.Order, form: TransferForm, own: list[accounts.AccountView]) -> Page:
+    try:
+        with metrics.TRANSFER_SECONDS.time():
+            receipt = transfers.transfer(resources().engine, order)
+    except transfers.TransferError as error:
+        metrics.TRANSFERS.labels(error.outcome).inc()
+        if isinstance(error, transfers.KeyReusedError):
+            metrics.REPLAYS.labels("conflict").inc()
+        _log(error.outcome, order)
+        return _refused(error, form, own)
+    except Exception:
+        metrics.TRANSFERS.labels("error").inc()
+        raise
+    sent = money.format_money(order.amount_minor, order.currency)
+    if receipt.replayed:
+        metrics.REPLAYS.labels("replayed").inc()
+    else:
+        metrics.TRANSFERS.labels("completed").inc()
+        metrics.TRANSFERRED.labels(order.currency).inc(order.amount_minor)
+        _log("completed", order, **{"bank.transfer.id": str(receipt.entry_id)})
+        flash(f"{sent} sent.", "success")
+    return redirect(url_for("accounts.detail", account_id=order.from_account), 303)
+
+
+def _refused(error: transfers.TransferError, form: TransferForm, own: list[accounts.AccountView]) -> Page:
+    status = 422
+    match error:
+        case transfers.InsufficientFundsError():
+            form.amount.errors = ["There is not enough money in this account."]
+        case transfers.UnknownRecipientError():
+            form.to_number.errors = ["There is no account with this number."]
+        case transfers.SameAccountError():
+            form.to_number.errors = ["Choose another account than the one you pay from."]
+        case transfers.CurrencyMismatchError():
+            form.to_number.errors = ["This account is kept in another currency."]
+        case transfers.KeyReusedError():
+            status = 409
+            form.key.data = str(uuid.uuid4())
+            form.form_errors = [
+                "This form had already been used for another transfer. Check your history before you send it again."
+            ]
+        case transfers.BusyError():
+            status = 503
+            form.form_errors = ["The account is busy. Nothing was sent; try again in a moment."]
+        case _:
+            form.form_errors = ["This transfer is not possible."]
+    return render_template("transfer.html", form=form, accounts=own), status
