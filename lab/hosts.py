@@ -10,8 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import docker
+from docker.errors import APIError
 from docker.models.containers import Container
+from docker.types import IPAMConfig, IPAMPool
 
+from lab import access
 from lab.settings import (
     BANK_NETWORK,
     HOST_IMAGE,
@@ -28,6 +31,8 @@ from lab.settings import (
 BOOT_SECONDS = 60
 # Address of the first host in the network; lower ones belong to the engine and the mirror.
 FIRST_HOST = 11
+# The lab takes /24 networks from here, past those that are in use.
+SUBNETS = ipaddress.ip_network("172.29.0.0/16")
 
 
 @dataclass(frozen=True)
@@ -71,11 +76,29 @@ def inventory(path: Path = INVENTORY) -> list[Host]:
 
 
 def ensure_networks(client: docker.DockerClient, *names: str) -> None:
-    """Create the networks that do not exist yet."""
+    """Create the networks that do not exist yet, each with the first subnet that is free here.
+
+    Raises:
+        LabError: no subnet is free.
+    """
     present = {network.name for network in client.networks.list()}
     for name in names:
         if name not in present:
-            client.networks.create(name, driver="bridge", labels={LABEL: NETWORK_LABEL})
+            create_network(client, name)
+
+
+def create_network(client: docker.DockerClient, name: str) -> None:
+    """Create one network; fixed host addresses need a subnet that is named at creation."""
+    for candidate in SUBNETS.subnets(new_prefix=24):
+        pool = IPAMConfig(pool_configs=[IPAMPool(subnet=str(candidate))])
+        try:
+            client.networks.create(name, driver="bridge", ipam=pool, labels={LABEL: NETWORK_LABEL})
+        except APIError as error:
+            if "overlap" not in str(error):
+                raise
+        else:
+            return
+    raise LabError(f"No subnet of {SUBNETS} is free for the network {name}: remove unused ones (docker network prune).")
 
 
 def containers(client: docker.DockerClient) -> dict[str, Container]:
@@ -139,8 +162,13 @@ def start(client: docker.DockerClient, wanted: list[Host]) -> bool:
         if container.status != "running":
             container.start()
             changed = True
+    public_key = access.ensure_key()
+    reached = {}
     for host in wanted:
         wait_for_boot(client, host)
+        container = client.containers.get(host.container)
+        reached[host.container] = (str(container.labels[f"{LABEL}.address"]), access.admit(container, public_key))
+    access.record(reached)
     return changed
 
 

@@ -17,7 +17,7 @@ REMOVED = (
     "/var/lib/apt /var/lib/dpkg /var/cache/apt /var/log/apt /var/log/*.log /usr/share/doc "
     "/usr/share/man /usr/share/locale "
     "/etc/debian_version /etc/os-release /etc/cron.daily/apt-compat /etc/cron.daily/dpkg /etc/logrotate.d/apt "
-    "/etc/logrotate.d/dpkg /etc/logrotate.d/alternatives"
+    "/etc/logrotate.d/dpkg /etc/logrotate.d/alternatives /etc/ssh/ssh_host_*"
 )
 MASKED_UNITS = (
     "getty.target console-getty.service systemd-udevd.service systemd-logind.service "

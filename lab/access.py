@@ -1,0 +1,55 @@
+"""How Ansible reaches the lab's hosts: over SSH with a key of the lab, and host keys that are known beforehand."""
+
+import shlex
+import shutil
+import subprocess
+
+import yaml
+from docker.models.containers import Container
+
+from lab import engine
+from lab.settings import ADDRESSES, KNOWN_HOSTS, SSH_KEY, STATE, LabError
+
+
+def ensure_key() -> str:
+    """Make the lab's SSH key if there is none; return its public half."""
+    if not shutil.which("ssh-keygen"):
+        engine.apt_install("openssh-client")
+    STATE.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if not SSH_KEY.exists():
+        command = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "bank lab", "-f", str(SSH_KEY)]
+        subprocess.run(command, check=True)
+    return SSH_KEY.with_suffix(".pub").read_text(encoding="utf-8").strip()
+
+
+def admit(container: Container, public_key: str) -> str:
+    """Let the lab's key into a host; return the host's own public key.
+
+    Raises:
+        LabError: the host refused the commands.
+    """
+    script = (
+        "umask 077 && mkdir -p /root/.ssh && "
+        f"printf '%s\\n' {shlex.quote(public_key)} > /root/.ssh/authorized_keys && "
+        "cat /etc/ssh/ssh_host_ed25519_key.pub"
+    )
+    answer = container.exec_run(["sh", "-c", script])
+    if answer.exit_code:
+        raise LabError(f"{container.name} did not accept the lab's SSH key: {answer.output.decode().strip()}")
+    return " ".join(answer.output.decode().split()[:2])
+
+
+def record(hosts: dict[str, tuple[str, str]]) -> None:
+    """Write the addresses and host keys of the lab, given (address, public key) by host name.
+
+    Hosts of another lab on this machine keep their lines.
+    """
+    known = yaml.safe_load(ADDRESSES.read_text(encoding="utf-8")) if ADDRESSES.exists() else None
+    addresses: dict[str, str] = (known or {}).get("lab_addresses", {})
+    lines = KNOWN_HOSTS.read_text(encoding="utf-8").splitlines() if KNOWN_HOSTS.exists() else []
+    keys = dict(line.split(" ", 1) for line in lines)
+    for name, (address, key) in hosts.items():
+        addresses[name] = address
+        keys[address] = key
+    ADDRESSES.write_text("---\n" + yaml.safe_dump({"lab_addresses": addresses}), encoding="utf-8")
+    KNOWN_HOSTS.write_text("".join(f"{address} {key}\n" for address, key in sorted(keys.items())), encoding="utf-8")
