@@ -56,7 +56,7 @@ def version() -> None:
 
 @main.command("check-config")
 @click.option("--ready", is_flag=True, help="Also prove that the database, its schema and Redis answer.")
-def check_config(ready: bool) -> None:  # noqa: FBT001
+def check_config(ready: bool) -> None:
     """Check the configuration."""
     settings = _settings()
     if ready:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import tomllib
-from ipaddress import IPv4Address, IPv6Address  # noqa: TC003  (pydantic reads the annotations at run time)
+from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -118,11 +118,11 @@ class Settings(BaseSettings):
     site: Annotated[str, Field(min_length=1, max_length=64)] = "main"
     instance: Annotated[str, Field(min_length=1, max_length=255)] = "bank"
     secret_key: SecretStr
-    database: Database = Field(default_factory=lambda: Database.model_validate({}))
-    redis: RedisServer = Field(default_factory=lambda: RedisServer.model_validate({}))
-    server: Server = Field(default_factory=lambda: Server.model_validate({}))
-    session: Session = Field(default_factory=lambda: Session.model_validate({}))
-    logging: Logging = Field(default_factory=lambda: Logging.model_validate({}))
+    database: Database
+    redis: RedisServer
+    server: Server
+    session: Session
+    logging: Logging
 
     @field_validator("secret_key")
     @classmethod
@@ -179,6 +179,8 @@ def load_settings(path: str | Path | None = None) -> Settings:
         raise ConfigError(f"Configuration {source} cannot be read: {error.strerror}.") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"Configuration {source} is not valid TOML: {error}.") from None
+    for section in ("database", "redis", "server", "session", "logging"):
+        values.setdefault(section, {})
     try:
         return Settings(**values)
     except ValidationError as error:

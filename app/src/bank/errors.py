@@ -35,9 +35,7 @@ Answer = tuple[str, int, dict[str, str]]
 
 def _page(status: int, extra: dict[str, str] | None = None) -> Answer:
     title, explanation = TEXTS.get(status, TEXTS[400] if status < SERVER_ERROR else FALLBACK)
-    body = render_template(
-        "errors/error.html", title=title, explanation=explanation, reference=g.get("request_id", "")
-    )
+    body = render_template("errors/error.html", title=title, explanation=explanation, reference=g.get("request_id", ""))
     return body, status, extra or {}
 
 
@@ -60,6 +58,9 @@ def register(app: Flask) -> None:
 
     @app.errorhandler(HTTPException)
     def known(error: HTTPException) -> Answer | HTTPException:
+        # Saving the session comes after the page was made, where Flask wraps what fails.
+        if isinstance(original := getattr(error, "original_exception", None), SessionStoreUnavailableError):
+            return dependency_down(original)
         status = error.code or SERVER_ERROR
         if status < 400:  # noqa: PLR2004  (redirects, such as the router's own)
             return error

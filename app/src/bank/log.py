@@ -37,7 +37,7 @@ ALLOWED = frozenset(
         "error.code", "error.message", "error.stack_trace", "error.type",
         "event.action", "event.category", "event.dataset", "event.duration", "event.kind", "event.outcome",
         "event.reason", "event.type",
-        "http.request.id", "http.request.method", "http.response.status_code", "http.route",
+        "http.request.id", "http.request.method", "http.response.status_code", "labels.http_route",
         "log.logger", "process.pid",
         "service.environment", "service.name", "service.node.name", "service.version", "labels.site",
         "source.ip", "trace.id", "url.path", "user.id", "user_agent.original",
@@ -47,7 +47,7 @@ ALLOWED = frozenset(
 REQUEST_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{7,63}", re.ASCII)
 USER_AGENT_LENGTH = 256
 PATH_LENGTH = 512
-QUIET_ENDPOINTS = frozenset({"operations.health", "operations.ready", "operations.metrics", "static"})
+QUIET_ENDPOINTS = frozenset({"operations.health", "operations.ready", "operations.exposition", "static"})
 
 logger: structlog.stdlib.BoundLogger = structlog.get_logger("bank")
 
@@ -238,7 +238,7 @@ def log_requests(app: Flask) -> None:
                 "event.outcome": "failure" if response.status_code >= 500 else "success",  # noqa: PLR2004
                 "event.duration": int((time.perf_counter() - g.started) * 1e9),
                 "http.response.status_code": response.status_code,
-                "http.route": request.url_rule.rule if request.url_rule else "unmatched",
+                "labels.http_route": request.url_rule.rule if request.url_rule else "unmatched",
                 "user_agent.original": request.headers.get("User-Agent", "")[:USER_AGENT_LENGTH],
             },
         )

@@ -121,7 +121,5 @@ class IdempotencyKey(Base):
     user_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("users.id"), primary_key=True)
     key: Mapped[str] = mapped_column(Text, primary_key=True)
     fingerprint: Mapped[str] = mapped_column(Text)
-    entry_id: Mapped[uuid.UUID] = mapped_column(
-        ForeignKey("journal_entries.id", deferrable=True, initially="DEFERRED")
-    )
+    entry_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("journal_entries.id", deferrable=True, initially="DEFERRED"))
     created_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), server_default=func.now())

@@ -40,7 +40,7 @@ class TransferForm(FlaskForm):  # type: ignore[misc]
     """A transfer. The hidden key makes it safe to send the form twice."""
 
     key = HiddenField(validators=[DataRequired("Reload the page."), Length(max=MAX_KEY), _printable])
-    from_account = SelectField("From", validators=[DataRequired()], coerce=str)
+    from_account = SelectField("From", validators=[DataRequired("Choose an account to pay from.")], coerce=str)
     to_number = StringField("To account", validators=[DataRequired("Enter an account number."), _account_number])
     amount = StringField("Amount", validators=[DataRequired("Enter an amount."), Length(max=32)])
     reference = StringField("Reference", validators=[Length(max=MAX_REFERENCE), _printable])

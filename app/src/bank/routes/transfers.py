@@ -67,7 +67,7 @@ def transfer() -> Page:
         to_number=form.to_number.data,
         amount_minor=amount,
         currency=source.currency,
-        reference=form.reference.data.strip(),
+        reference=(form.reference.data or "").strip(),
     )
     return _carry_out(order, form, own)
 

@@ -1,0 +1,367 @@
+"""Health, metrics, logs and the server itself."""
+
+import http.client
+import json
+import re
+import socket
+import ssl
+import subprocess
+import time
+
+import pytest
+
+from bank.app import create_app
+from bank.config import load_settings
+from conftest import PASSWORD, browser, configuration_text, free_port
+
+CANARY = "canary-9f8e7d"
+
+
+def broken_app(servers, tmp_path, find, replace):
+    path = tmp_path / "bank.toml"
+    path.write_text(configuration_text(servers, log=str(tmp_path / "bank.json")).replace(find, replace))
+    return create_app(load_settings(path))
+
+
+def samples(text, name):
+    """Return the samples of one metric: labels as written, and value."""
+    return {
+        match[1] or "": float(match[2]) for match in re.finditer(rf"^{name}(\{{.*?\}})? (\S+)$", text, re.MULTILINE)
+    }
+
+
+def fetch(instance, path, *, context=None, headers=None):
+    if context:
+        connection = http.client.HTTPSConnection("localhost", instance.port, timeout=10, context=context)
+    else:
+        connection = http.client.HTTPConnection("127.0.0.1", instance.port, timeout=10)
+    connection.request("GET", path, headers=headers or {})
+    response = connection.getresponse()
+    body = response.read().decode()
+    connection.close()
+    return response, body
+
+
+# Health
+
+
+def test_ready(client):
+    response = client.get("/health/ready")
+    assert response.status_code == 200
+    assert response.json == {
+        "status": "ready",
+        "checks": {"database": "ok", "schema": "ok", "redis": "ok"},
+        "failed": [],
+    }
+
+
+def test_public_learns_the_status_only(client):
+    assert client.get("/health/ready", headers={"X-Forwarded-For": "203.0.113.7"}).json == {"status": "ready"}
+    assert client.get("/metrics", headers={"X-Forwarded-For": "203.0.113.7"}).status_code == 404
+
+
+@pytest.mark.parametrize("which", ["redis", "database"])
+def test_ready_names_what_is_down_and_the_rest_goes_on(servers, owner, tmp_path, which):
+    port = servers.redis_port if which == "redis" else servers.postgres_port
+    app = broken_app(servers, tmp_path, f"port = {port}", f"port = {free_port()}")
+    client = browser(app)
+    response = client.get("/health/ready")
+    assert response.status_code == 503
+    assert response.json["failed"] == [which]
+    assert response.json["checks"][which] == "failed"
+    for path in ("/health", "/metrics", "/static/bank.css"):
+        assert client.get(path).status_code == 200
+    page = client.post("/login", {}) if which == "database" else client.get("/login")
+    if which == "redis":
+        assert page.status_code == 503
+        assert page.headers["Retry-After"] == "10"
+        assert page.headers["X-Request-ID"] in page.get_data(as_text=True)
+        assert page.headers["Content-Security-Policy"]
+        client.client.set_cookie("__Host-bank-session", "A" * 43, domain="bank.test")
+        assert client.get("/accounts").status_code == 503
+        assert client.get("/nothing").status_code == 404
+    else:
+        assert client.log_in("user@test.local").status_code == 503
+    lines = [json.loads(line) for line in (tmp_path / "bank.json").read_text().splitlines()]
+    assert any(which in line.get("event", {}).get("reason", "") for line in lines)
+    app.extensions["bank"].engine.dispose()
+
+
+def test_ready_names_a_schema_that_is_behind(servers, tmp_path, superuser):
+    from sqlalchemy import text
+
+    with superuser.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        connection.execute(text("CREATE DATABASE unmigrated"))
+    app = broken_app(servers, tmp_path, 'name = "bank"', 'name = "unmigrated"')
+    response = browser(app).get("/health/ready")
+    assert response.status_code == 503
+    assert response.json["failed"] == ["schema"]
+    app.extensions["bank"].engine.dispose()
+
+
+# Metrics
+
+
+def test_metrics_count_by_route_and_never_by_path(app, client, make_customer):
+    who = make_customer(100)
+    client.log_in(who.email)
+    browser(app).log_in("nobody@test.local")
+    browser(app).log_in(who.email, "wrong")
+    for path in (f"/accounts/{who.account}", "/strange/path/1", "/strange/path/2", "/transfer"):
+        client.get(path)
+    text = client.get("/metrics").get_data(as_text=True)
+    buckets = samples(text, "flask_http_request_duration_seconds_bucket")
+    edges = {re.search(r'le="([^"]+)"', labels)[1] for labels in buckets}
+    assert edges == {"0.005", "0.01", "0.025", "0.05", "0.1", "0.2", "0.5", "0.8", "1.0", "2.5", "5.0", "+Inf"}
+    counts = samples(text, "flask_http_request_duration_seconds_count")
+    assert '{method="GET",status="200",url_rule="/accounts/<uuid:account_id>"}' in counts
+    assert counts['{method="GET",status="404",url_rule="unmatched"}'] >= 2
+    assert "/strange" not in text
+    assert str(who.account) not in text
+    assert who.email not in text
+    assert samples(text, "bank_logins_total")['{outcome="failure"}'] >= 1
+    assert samples(text, "bank_logins_total")['{outcome="success"}'] >= 1
+    assert set(samples(text, "bank_transfers_total")) >= {'{outcome="completed"}', '{outcome="insufficient_funds"}'}
+    assert "bank_build_info{" in text
+    assert samples(text, "bank_http_requests_in_progress")[""] == 1
+    assert samples(text, "bank_db_pool_connections_in_use")[""] == 0
+
+
+def test_strange_methods_share_one_label(client):
+    for method in ("BREW", "X" * 20):
+        client.client.open("/login", method=method, base_url="https://bank.test")
+    text = client.get("/metrics").get_data(as_text=True)
+    assert "BREW" not in text
+    assert 'method="OTHER"' in text
+
+
+def test_any_worker_answers_for_all(start_instance):
+    instance = start_instance(server="workers = 3\nthreads = 2")
+    deadline = time.monotonic() + 20
+    while samples(fetch(instance, "/metrics")[1], "bank_db_pool_connections_limit").get("") != 90:
+        assert time.monotonic() < deadline, "not every worker started"
+        time.sleep(0.1)
+    for _ in range(30):
+        assert fetch(instance, "/login")[0].status == 200
+    label = '{method="GET",status="200",url_rule="/login"}'
+    answers = set()
+    pids = set()
+    for _ in range(10):
+        text = fetch(instance, "/metrics")[1]
+        answers.add(samples(text, "flask_http_request_duration_seconds_count")[label])
+        assert list(samples(text, "bank_build_info").values()) == [1.0]
+        assert samples(text, "bank_db_pool_connections_limit")[""] == 90
+    assert answers == {30.0}
+    for line in instance.log.read_text().splitlines():
+        pids.add(json.loads(line)["process"]["pid"])
+    assert len(pids) >= 3
+
+
+# The server
+
+
+def test_metrics_of_an_earlier_run_are_forgotten(start_instance, servers, tmp_path):
+    instance = start_instance()
+    fetch(instance, "/login")
+    directory = next(tmp_path.glob("*.m"))
+    (directory / "counter_999999.db").write_bytes(b"old and broken")
+    instance.process.send_signal(15)
+    assert instance.process.wait(20) == 0
+    configuration = next(tmp_path.glob("*.toml"))
+    import os
+    import sys
+
+    again = subprocess.Popen(
+        [sys.executable, "-m", "gunicorn", "--config", "python:bank.gunicorn_config"],
+        env={**os.environ, "BANK_CONFIG": str(configuration), "PROMETHEUS_MULTIPROC_DIR": str(directory)},
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        deadline = time.monotonic() + 20
+        while time.monotonic() < deadline:
+            try:
+                response, text = fetch(instance, "/metrics")
+                break
+            except OSError:
+                time.sleep(0.1)
+        assert response.status == 200
+        assert "/login" not in text
+    finally:
+        again.terminate()
+        again.wait(20)
+
+
+def test_no_control_socket(start_instance, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path / "run"))
+    (tmp_path / "run").mkdir()
+    start_instance()
+    time.sleep(0.5)
+    assert not list(tmp_path.rglob("gunicorn.ctl"))
+
+
+def test_systemd_is_told_when_the_server_is_up(start_instance, tmp_path, monkeypatch):
+    address = tmp_path / "notify"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:
+        listener.bind(str(address))
+        listener.settimeout(20)
+        monkeypatch.setenv("NOTIFY_SOCKET", str(address))
+        start_instance()
+        assert b"READY=1" in listener.recv(4096)
+
+
+def test_bad_configuration_stops_the_server_with_one_sentence(start_instance):
+    instance = start_instance(more="[session]\nidle_seconds = 'long'", wait=False)
+    assert instance.process.wait(20) == 1
+    assert instance.stderr.read_text().startswith("bank: Configuration ")
+    assert instance.stderr.read_text().count("\n") == 1
+    assert "session.idle_seconds" in instance.stderr.read_text()
+
+
+def test_rotated_log_is_opened_anew(start_instance):
+    instance = start_instance(server="workers = 1\nthreads = 2")
+    fetch(instance, "/login")
+    old = instance.log.with_suffix(".json.1")
+    instance.log.rename(old)
+    fetch(instance, "/nothing")
+    assert '"/login"' in old.read_text()
+    assert '"/nothing"' in instance.log.read_text()
+
+
+@pytest.fixture(scope="module")
+def pki(tmp_path_factory):
+    """A CA with a server's and a client's certificate, and one of a stranger."""
+    folder = tmp_path_factory.mktemp("pki")
+
+    def run(*arguments):
+        subprocess.run(["openssl", *arguments], check=True, capture_output=True, cwd=folder)
+
+    curve = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2"]
+    for ca in ("ca", "other"):
+        run("req", "-x509", *curve, "-keyout", f"{ca}.key", "-out", f"{ca}.crt", "-subj", f"/CN={ca}")
+    for name, ca, usage in (
+        ("server", "ca", "serverAuth"), ("renewed", "ca", "serverAuth"),
+        ("client", "ca", "clientAuth"), ("stranger", "other", "clientAuth"),
+    ):  # fmt: skip
+        run("req", "-x509", *curve, "-CA", f"{ca}.crt", "-CAkey", f"{ca}.key", "-keyout", f"{name}.key",
+            "-out", f"{name}.crt", "-subj", f"/CN={name}", "-addext", "subjectAltName=DNS:localhost",
+            "-addext", f"extendedKeyUsage={usage}", "-addext", "basicConstraints=critical,CA:FALSE")  # fmt: skip
+    return folder
+
+
+def client_context(pki, name=None):
+    context = ssl.create_default_context(cafile=pki / "ca.crt")
+    if name:
+        context.load_cert_chain(pki / f"{name}.crt", pki / f"{name}.key")
+    return context
+
+
+def test_mutual_tls(start_instance, pki, tmp_path):
+    for suffix in ("crt", "key"):
+        (tmp_path / f"live.{suffix}").write_bytes((pki / f"server.{suffix}").read_bytes())
+    instance = start_instance(
+        server=f'certificate = "{tmp_path}/live.crt"\nprivate_key = "{tmp_path}/live.key"\n'
+        f'client_ca_certificate = "{pki}/ca.crt"\nworkers = 1\nthreads = 2'
+    )
+    assert fetch(instance, "/health", context=client_context(pki, "client"))[0].status == 200
+    for context in (client_context(pki), client_context(pki, "stranger")):
+        with pytest.raises((ssl.SSLError, ConnectionError, http.client.HTTPException)):
+            fetch(instance, "/health", context=context)
+    with pytest.raises((ConnectionError, http.client.HTTPException)):
+        fetch(instance, "/health")
+    old = client_context(pki, "client")
+    old.minimum_version, old.maximum_version = ssl.TLSVersion.TLSv1, ssl.TLSVersion.TLSv1_1
+    with pytest.raises((ssl.SSLError, ConnectionError)):
+        fetch(instance, "/health", context=old)
+
+    def served_name():
+        with (
+            socket.create_connection(("localhost", instance.port)) as plain,
+            client_context(pki, "client").wrap_socket(plain, server_hostname="localhost") as tls,
+        ):
+            return dict(item[0] for item in tls.getpeercert()["subject"])["commonName"]
+
+    assert served_name() == "server"
+    for suffix in ("key", "crt"):
+        (tmp_path / f"live.{suffix}").write_bytes((pki / f"renewed.{suffix}").read_bytes())
+    assert served_name() == "renewed"  # without a restart
+
+
+# Logs
+
+
+def test_log_lines_are_ecs_and_hold_no_secrets(servers, owner, tmp_path, make_customer):
+    path = tmp_path / "bank.json"
+    app = broken_app(servers, tmp_path, "\x00", "")
+
+    @app.get("/explode/<value>")
+    def explode(value):
+        from sqlalchemy import text
+
+        from bank.resources import resources
+
+        with resources().engine.connect() as connection:
+            connection.execute(text("SELECT CAST(:value AS integer)"), {"value": value})
+
+    payer, payee = make_customer(1_000, name=f"Name {CANARY}"), make_customer()
+    client = browser(app)
+    client.log_in(f"{CANARY}@x.y", f"password {CANARY}")
+    client.log_in(payer.email)
+    token = client.session_cookie
+    fields = client.fields("/transfer")
+    form = {"from_account": str(payer.account), "to_number": payee.number, "reference": f"for {CANARY}"}
+    client.post("/transfer", {**fields, **form, "amount": "1.50"})
+    client.post("/transfer", {**fields, **form, "amount": CANARY})
+    client.post("/transfer", {**form, "amount": "2", "csrf_token": CANARY})
+    client.get("/accounts", query_string={"q": CANARY})
+    client.get('/a\r\nb%0a{"x": 1}', headers={"User-Agent": 'evil"\\ agent\tx'})
+    assert client.get("/explode/not-a-number").status_code == 500
+
+    text = path.read_text()
+    lines = [json.loads(line) for line in text.splitlines()]
+    assert len(lines) > 10
+    for line in lines:
+        assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", line["@timestamp"])
+        assert line["ecs.version"]
+        assert line["log.level"] in {"debug", "info", "warning", "error", "critical"}
+        assert line["message"]
+        assert line["service"] == {
+            "name": "bank", "version": "0.1.0", "environment": "test", "node": {"name": "app-test"},
+        }  # fmt: skip
+        assert line["event"]["dataset"].startswith("bank.")
+    secrets = [
+        CANARY, PASSWORD, payer.email, payer.number, payee.number, payer.number[-16:], token,
+        servers.app_password, servers.redis_password, servers.secret_key, fields["csrf_token"], fields["key"],
+        "$argon2", "not-a-number' ",
+    ]  # fmt: skip
+    for secret in secrets:
+        assert secret not in text
+
+    done = next(line for line in lines if line["message"] == "transfer completed")
+    assert done["bank"]["amount_minor"] == 150
+    assert done["bank"]["transfer"]["id"]
+    assert done["user"]["id"] == str(payer.id)
+    assert done["event"]["dataset"] == "bank.transaction"
+    assert done["http"]["request"]["id"]
+    failed = next(line for line in lines if line["message"] == "request failed")
+    assert failed["error"]["code"] == "22P02"
+    assert "explode" in failed["error"]["stack_trace"]
+    answered = [line for line in lines if line["message"] == "request answered"]
+    assert all(line["event"]["duration"] > 0 for line in answered)
+    assert not any(line["url"]["path"].startswith(("/health", "/metrics")) for line in answered)
+    app.extensions["bank"].engine.dispose()
+
+
+def test_instance_under_load_writes_whole_lines(start_instance):
+    from concurrent.futures import ThreadPoolExecutor
+
+    instance = start_instance(server="workers = 2\nthreads = 4")
+    with ThreadPoolExecutor(16) as pool:
+        statuses = list(pool.map(lambda n: fetch(instance, f"/nothing/{n}/" + "x" * 3000)[0].status, range(200)))
+    assert set(statuses) == {404}
+    paths = {
+        line["url"]["path"].split("/")[2]
+        for line in map(json.loads, instance.log.read_text().splitlines())
+        if "url" in line
+    }
+    assert paths == {str(number) for number in range(200)}
