@@ -59,7 +59,7 @@ def test_one_sentence(write, content, words):
 
 
 def test_missing_file():
-    with pytest.raises(ConfigError, match="/nowhere/bank.toml cannot be read: No such file"):
+    with pytest.raises(ConfigError, match=r"/nowhere/bank\.toml cannot be read: No such file"):
         load_settings("/nowhere/bank.toml")
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 
 DEFAULT_PATH = "/etc/bank/bank.toml"
 SECRET_KEY_LENGTH = 32
@@ -185,8 +185,7 @@ def load_settings(path: str | Path | None = None) -> Settings:
         return Settings(**values)
     except ValidationError as error:
         raise ConfigError(_sentence(error, str(source))) from None
-    except Exception as error:
-        # pydantic-settings wraps what it cannot parse from the environment (a list that is not JSON).
+    except SettingsError as error:  # for instance a list in the environment that is not JSON
         raise ConfigError(f"Configuration {source} is not usable: {error}.") from None
 
 

@@ -20,14 +20,16 @@ if TYPE_CHECKING:
 SERVER_ERROR = 500
 UNAVAILABLE = 503
 TEXTS = {
-    400: ("That did not work", "The request was not complete or this page was open for too long. Go back, reload "
-          "the page and try again."),
+    400: (
+        "That did not work",
+        "The request was not complete, or this page was open for too long. Go back, reload the page and try again.",
+    ),
     403: ("Not allowed", "You may not do this."),
     404: ("Page not found", "This page does not exist, or it is not yours to see."),
     405: ("Not possible here", "This page cannot be used in that way."),
     413: ("Too much data", "What was sent is larger than the bank accepts."),
     UNAVAILABLE: ("Back in a moment", "The bank cannot answer right now. Your money is safe; try again in a minute."),
-}  # fmt: skip
+}
 FALLBACK = ("Something went wrong", "We could not do this. If it happens again, tell us the reference below.")
 
 Answer = tuple[str, int, dict[str, str]]

@@ -9,7 +9,6 @@ import logging
 import os
 import re
 import sys
-import threading
 import time
 import traceback
 import uuid
@@ -150,7 +149,7 @@ def make_handler(settings: Settings) -> logging.Handler:
                 _expand_error,
                 _allowed_only,
                 structlog.stdlib.ProcessorFormatter.remove_processors_meta,
-                ecs_logging.StructlogFormatter(ensure_ascii=False),
+                ecs_logging.StructlogFormatter(ensure_ascii=False),  # type: ignore[list-item]
             ],
             pass_foreign_args=False,
         )
@@ -189,19 +188,18 @@ class GunicornLogger(GunicornBase):  # type: ignore[misc]
     """Keeps gunicorn's own messages on stderr, for the journal, and writes them to the bank's log as well."""
 
     settings: Settings | None = None
-    _shared: logging.Handler | None = None
-    _lock = threading.Lock()
+    handler: logging.Handler | None = None
 
     def setup(self, cfg: Any) -> None:  # noqa: ANN401
         """Set gunicorn's handlers up, then add ours."""
         super().setup(cfg)
-        with self._lock:
-            if self.settings is not None and self.settings.logging.path:
-                kind = type(self)
-                if kind._shared is None:
-                    kind._shared = make_handler(self.settings)
-                if kind._shared not in self.error_log.handlers:
-                    self.error_log.addHandler(kind._shared)
+        kind = type(self)
+        if kind.settings is None or not kind.settings.logging.path:
+            return
+        if kind.handler is None:
+            kind.handler = make_handler(kind.settings)
+        if kind.handler not in self.error_log.handlers:
+            self.error_log.addHandler(kind.handler)
 
 
 def log_requests(app: Flask) -> None:

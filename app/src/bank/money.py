@@ -34,7 +34,7 @@ def parse_amount(text: str, currency: str) -> int:
         raise AmountError(
             f"{currency} has {exponent} decimal places at most." if exponent else f"{currency} has no decimals."
         )
-    minor = int(match["whole"]) * 10**exponent + int(fraction.ljust(exponent, "0") or "0")
+    minor = int(match["whole"] + fraction.ljust(exponent, "0"))
     if minor == 0:
         raise AmountError("Enter an amount above zero.")
     if minor > MAX_MINOR:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import uuid  # noqa: TC003  (the router's converter gives this type)
 from collections import defaultdict
+from typing import TYPE_CHECKING
 
 from flask import Blueprint, abort, redirect, render_template, request, url_for
 from flask_login import current_user, login_required
-from werkzeug.wrappers import Response
 
 from bank.resources import resources
 from bank.services import accounts
+
+if TYPE_CHECKING:
+    from werkzeug.wrappers import Response
 
 blueprint = Blueprint("accounts", __name__)
 MAX_VERSION_DIGITS = 18

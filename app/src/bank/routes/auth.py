@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import structlog
 from flask import Blueprint, flash, redirect, render_template, request, session, url_for
@@ -15,7 +15,9 @@ from bank.log import logger
 from bank.resources import resources
 from bank.routes.forms import LoginForm
 from bank.services import users
-from bank.sessions import BankSession
+
+if TYPE_CHECKING:
+    from bank.sessions import BankSession
 
 blueprint = Blueprint("auth", __name__)
 Page = str | Response | tuple[str, int]

@@ -41,7 +41,7 @@ def transfer() -> Page:
     own = accounts.list_of(resources().engine, current_user.id)
     form = TransferForm()
     form.from_account.choices = [
-        (str(a.id), f"{a.name} – {money.format_money(a.available_minor, a.currency)}") for a in own
+        (str(a.id), f"{a.name} · {money.format_money(a.available_minor, a.currency)}") for a in own
     ]
     if not form.is_submitted():
         form.key.data = str(uuid.uuid4())
@@ -53,12 +53,9 @@ def transfer() -> Page:
     source = next((account for account in own if str(account.id) == form.from_account.data), None)
     if form.from_account.data and source is None:
         abort(404)  # somebody else's account, or none
-    if not form.validate() or source is None:
-        return render_template("transfer.html", form=form, accounts=own), 400
-    try:
-        amount = money.parse_amount(form.amount.data, source.currency)
-    except money.AmountError as error:
-        form.amount.errors = [str(error)]
+    is_complete = form.validate()
+    amount = _amount(form, source)
+    if not is_complete or source is None or amount is None:
         return render_template("transfer.html", form=form, accounts=own), 400
     order = transfers.Order(
         user_id=current_user.id,
@@ -70,6 +67,17 @@ def transfer() -> Page:
         reference=(form.reference.data or "").strip(),
     )
     return _carry_out(order, form, own)
+
+
+def _amount(form: TransferForm, source: accounts.AccountView | None) -> int | None:
+    """Return the amount in minor units, or None with the reason beside the field."""
+    if source is None or form.amount.errors:
+        return None
+    try:
+        return money.parse_amount(form.amount.data, source.currency)
+    except money.AmountError as error:
+        form.amount.errors = [str(error)]
+        return None
 
 
 def _carry_out(order: transfers.Order, form: TransferForm, own: list[accounts.AccountView]) -> Page:

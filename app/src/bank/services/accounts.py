@@ -54,7 +54,7 @@ class Page:
     next_before: int | None
 
 
-def _accounts_of(owner_id: uuid.UUID) -> Select[tuple[uuid.UUID, str, str, str, str, int, int]]:
+def _accounts_of(owner_id: uuid.UUID) -> Select[uuid.UUID, str, str, str, str, int, int]:
     return (
         select(
             Account.id,
@@ -86,12 +86,14 @@ def get(engine: Engine, owner_id: uuid.UUID, account_id: uuid.UUID) -> AccountVi
 
 _HISTORY = text("""
 SELECT p.version, e.id, e.kind, e.booked_at, p.amount_minor, p.balance_after_minor, e.reference,
-       coalesce(nullif(e.counterparty, ''), u.display_name, '') AS other_name,
+       coalesce(nullif(e.counterparty, ''),
+                CASE WHEN other.owner_id = own.owner_id THEN other.name ELSE u.display_name END, '') AS other_name,
        CASE WHEN other.kind <> 'internal' THEN other.number END AS other_number
   FROM postings p
   JOIN journal_entries e ON e.id = p.entry_id
+  JOIN accounts own ON own.id = p.account_id
   LEFT JOIN LATERAL (
-        SELECT a.number, a.kind, a.owner_id FROM postings o JOIN accounts a ON a.id = o.account_id
+        SELECT a.number, a.name, a.kind, a.owner_id FROM postings o JOIN accounts a ON a.id = o.account_id
          WHERE o.entry_id = p.entry_id AND o.account_id <> p.account_id ORDER BY o.id LIMIT 1) other ON true
   LEFT JOIN users u ON u.id = other.owner_id
  WHERE p.account_id = :account_id AND p.version < :before

@@ -181,6 +181,6 @@ def _replay(connection: Connection, order: Order) -> Receipt:
     return Receipt(found.entry_id, replayed=True)
 
 
-def _account(connection: Connection, *conditions: object) -> Row[tuple[uuid.UUID, str]] | None:
+def _account(connection: Connection, *conditions: object) -> Row[uuid.UUID, str] | None:
     query = select(Account.id, Account.currency).where(Account.status == "open", *conditions)  # type: ignore[arg-type]
     return connection.execute(query).one_or_none()

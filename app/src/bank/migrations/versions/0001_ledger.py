@@ -4,6 +4,8 @@ Revision ID: 0001
 Revises:
 """
 
+from typing import Any
+
 import sqlalchemy as sa
 from alembic import context, op
 
@@ -88,11 +90,11 @@ SETTLEMENT_ACCOUNTS = (
 )
 
 
-def _timestamp(name: str) -> sa.Column:
+def _timestamp(name: str) -> sa.Column[Any]:
     return sa.Column(name, sa.DateTime(timezone=True), server_default=sa.func.now(), nullable=False)
 
 
-def _uuid_key() -> sa.Column:
+def _uuid_key() -> sa.Column[Any]:
     return sa.Column("id", sa.Uuid(), server_default=sa.func.gen_random_uuid(), primary_key=True)
 
 
