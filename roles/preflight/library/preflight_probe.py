@@ -2,6 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import re
+from http.client import HTTPException
+from pathlib import Path
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.urls import open_url
+
 DOCUMENTATION = r"""
 module: preflight_probe
 short_description: Look at a host before anything is changed on it
@@ -51,29 +59,27 @@ uid:
   returned: always
 """
 
-import os
-import re
-from http.client import HTTPException
 
-from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.urls import open_url
-
-
-def unit_of(pid):
-    """The systemd unit of a process, read from its control group."""
+def unit_of(pid: str) -> str:
+    """Return the systemd unit of a process, read from its control group."""
     try:
-        with open(f"/proc/{pid}/cgroup", encoding="ascii", errors="replace") as handle:
-            for line in handle:
-                found = re.findall(r"([^/\n]+\.(?:service|socket|scope))", line)
-                if found:
-                    return found[-1]
+        text = Path("/proc", pid, "cgroup").read_text(encoding="ascii", errors="replace")
     except OSError:
-        pass
-    return ""
+        # The process has ended since.
+        return ""
+    found = re.findall(r"([^/\n]+\.(?:service|socket|scope))", text)
+    return found[-1] if found else ""
 
 
-def parse_listeners(text):
-    """The output of `ss -Hlntp` as a list, one entry for each owner of a port."""
+def socket_units(module: AnsibleModule) -> dict[str, str]:
+    """Return the socket unit of each port that systemd itself holds."""
+    text = module.run_command(["systemctl", "list-sockets", "--no-legend", "--no-pager"])[1]
+    return {line.split()[0].rpartition(":")[2]: line.split()[1] for line in text.splitlines() if len(line.split()) > 1}
+
+
+def parse_listeners(module: AnsibleModule, text: str) -> list[dict[str, object]]:
+    """Return the output of `ss -Hlntp` as a list, one entry for each owner of a port."""
+    sockets = socket_units(module) if ",pid=1," in text else {}
     found = {}
     for line in text.splitlines():
         fields = line.split(None, 5)
@@ -84,29 +90,33 @@ def parse_listeners(text):
             continue
         owners = re.findall(r'\("([^"]*)",pid=(\d+)', fields[5] if len(fields) > 5 else "")
         for process, pid in owners or [("", "")]:
-            unit = unit_of(pid) if pid else ""
-            found.setdefault((int(port), process, unit), {"port": int(port), "process": process, "pid": pid, "unit": unit})
+            unit = sockets.get(port, "") if pid == "1" else unit_of(pid) if pid else ""
+            found.setdefault(
+                (int(port), process, unit), {"port": int(port), "process": process, "pid": pid, "unit": unit}
+            )
     return [found[key] for key in sorted(found)]
 
 
-def measure(path):
-    """Size and free space of the file system that holds a path, or will hold it."""
-    while not os.path.exists(path):
-        path = os.path.dirname(path) or "/"
-    device = os.stat(path).st_dev
+def measure(wanted: str) -> dict[str, object]:
+    """Return size and free space of the file system that holds a path, or will hold it."""
+    path = Path(wanted)
+    while not path.exists():
+        path = path.parent
+    device = path.stat().st_dev
     mount = path
-    while mount != "/" and os.stat(os.path.dirname(mount)).st_dev == device:
-        mount = os.path.dirname(mount)
+    while mount != mount.parent and mount.parent.stat().st_dev == device:
+        mount = mount.parent
     room = os.statvfs(path)
     return {
         "device": str(device),
-        "mount": mount,
+        "mount": str(mount),
         "size_mb": room.f_blocks * room.f_frsize // 1048576,
         "free_mb": room.f_bavail * room.f_frsize // 1048576,
     }
 
 
-def main():
+def main() -> None:
+    """Look, and hand back what was seen."""
     module = AnsibleModule(
         argument_spec={
             "paths": {"type": "list", "elements": "str", "default": []},
@@ -124,7 +134,7 @@ def main():
             url_error = str(error)
     module.exit_json(
         changed=False,
-        listeners=parse_listeners(listening),
+        listeners=parse_listeners(module, listening),
         filesystems={path: measure(path) for path in module.params["paths"]},
         url_error=url_error,
         uid=os.geteuid(),
