@@ -35,7 +35,7 @@ SELECT
     ARRAY(
         SELECT database.name
         FROM database LEFT JOIN pg_database AS d ON d.datname = database.name
-        WHERE database.connect <> coalesce((
+        WHERE d.oid IS NULL OR database.connect <> coalesce((
             SELECT jsonb_agg(grantee ORDER BY grantee COLLATE "C")
             FROM (
                 SELECT DISTINCT coalesce(r.rolname::text, 'public') AS grantee
