@@ -44,6 +44,7 @@ class Servers:
     folder: Path
     postgres_port: int
     redis_port: int
+    redis_tls_port: int
     owner_password: str = HOSTILE + "o"
     app_password: str = HOSTILE + "a"
     redis_password: str = HOSTILE + "r"
@@ -75,16 +76,42 @@ def _as_postgres() -> list[str]:
 
 
 @pytest.fixture(scope="session")
-def servers():
+def pki(tmp_path_factory):
+    """A CA with a server's and a client's certificate, and one of a stranger."""
+    folder = tmp_path_factory.mktemp("pki")
+
+    def run(*arguments):
+        subprocess.run(["openssl", *arguments], check=True, capture_output=True, cwd=folder)
+
+    curve = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2"]
+    for ca in ("ca", "other"):
+        run("req", "-x509", *curve, "-keyout", f"{ca}.key", "-out", f"{ca}.crt", "-subj", f"/CN={ca}")
+    for name, ca, usage in (
+        ("server", "ca", "serverAuth"), ("renewed", "ca", "serverAuth"),
+        ("client", "ca", "clientAuth"), ("stranger", "other", "clientAuth"),
+    ):  # fmt: skip
+        run("req", "-x509", *curve, "-CA", f"{ca}.crt", "-CAkey", f"{ca}.key", "-keyout", f"{name}.key",
+            "-out", f"{name}.crt", "-subj", f"/CN={name}", "-addext", "subjectAltName=DNS:localhost",
+            "-addext", f"extendedKeyUsage={usage}", "-addext", "basicConstraints=critical,CA:FALSE")  # fmt: skip
+    return folder
+
+
+@pytest.fixture(scope="session")
+def servers(pki):
     programs = _postgres_programs()
     redis_server = _need(shutil.which("redis-server"), "redis-server", "redis-server")
     folder = Path(tempfile.mkdtemp(prefix="bank-tests-"))
     folder.chmod(0o755)
-    found = Servers(folder, free_port(), free_port())
+    found = Servers(folder, free_port(), free_port(), free_port())
     database = folder / "postgresql"
     database.mkdir()
     if os.geteuid() == 0:
         shutil.chown(database, "postgres", "postgres")
+    for suffix in ("crt", "key"):
+        shutil.copy(pki / f"server.{suffix}", database / f"server.{suffix}")
+        (database / f"server.{suffix}").chmod(0o600)
+        if os.geteuid() == 0:
+            shutil.chown(database / f"server.{suffix}", "postgres", "postgres")
     with contextlib.ExitStack() as stack:
         stack.callback(shutil.rmtree, folder, ignore_errors=True)
         subprocess.run(
@@ -97,7 +124,8 @@ def servers():
             hba.write_text(re.sub(r"^local.*$", "local all all trust", hba.read_text(), flags=re.MULTILINE))
         server = subprocess.Popen(
             [*_as_postgres(), programs / "postgres", "-D", database / "data", "-p", str(found.postgres_port),
-             "-k", database, "-c", "listen_addresses=127.0.0.1", "-c", "fsync=off", "-c", "max_connections=150"],
+             "-k", database, "-c", "listen_addresses=127.0.0.1", "-c", "fsync=off", "-c", "max_connections=150",
+             "-c", "ssl=on", "-c", f"ssl_cert_file={database}/server.crt", "-c", f"ssl_key_file={database}/server.key"],
             stdout=(folder / "postgresql.log").open("wb"), stderr=subprocess.STDOUT, cwd="/",
         )  # fmt: skip
         # SIGINT: stop at once, but cleanly.
@@ -106,6 +134,8 @@ def servers():
         quoted = found.redis_password.replace("\\", "\\\\").replace('"', '\\"')
         configuration.write_text(
             f'port {found.redis_port}\nbind 127.0.0.1\nsave ""\nappendonly no\ndir {folder}\nrequirepass "{quoted}"\n'
+            f"tls-port {found.redis_tls_port}\ntls-auth-clients no\ntls-ca-cert-file {pki}/ca.crt\n"
+            f"tls-cert-file {pki}/server.crt\ntls-key-file {pki}/server.key\n"
         )
         redis_process = subprocess.Popen([redis_server, configuration], stdout=subprocess.DEVNULL)
         stack.callback(_stop, redis_process, 15)
@@ -381,12 +411,14 @@ def start_instance(servers, owner, tmp_path):
     """Start gunicorn as a host does, with a configuration of its own."""
     with contextlib.ExitStack() as stack:
 
-        def start(*, more: str = "", server: str = "workers = 2\nthreads = 4", wait: bool = True) -> Instance:
+        def start(
+            *, more: str = "", server: str = "workers = 2\nthreads = 4", wait: bool = True, log: str = ""
+        ) -> Instance:
             port, name = free_port(), uuid.uuid4().hex[:8]
-            log, errors = tmp_path / f"{name}.json", tmp_path / f"{name}.err"
+            log_file, errors = Path(log or tmp_path / f"{name}.json"), tmp_path / f"{name}.err"
             path = tmp_path / f"{name}.toml"
             path.write_text(
-                configuration_text(servers, log=str(log), more=f"{more}\n[server]\nport = {port}\n{server}\n")
+                configuration_text(servers, log=str(log_file), more=f"{more}\n[server]\nport = {port}\n{server}\n")
             )
             process = subprocess.Popen(
                 [sys.executable, "-m", "gunicorn", "--config", "python:bank.gunicorn_config", "bank.wsgi:application"],
@@ -397,6 +429,6 @@ def start_instance(servers, owner, tmp_path):
             stack.callback(_stop, process, 15)
             if wait:
                 _await_port(port)
-            return Instance(port, process, log, errors)
+            return Instance(port, process, log_file, errors)
 
         yield start

@@ -12,6 +12,8 @@ import pytest
 
 from bank.app import create_app
 from bank.config import load_settings
+from bank.resources import make_resources
+from bank.services import health
 from conftest import PASSWORD, browser, configuration_text, free_port
 
 CANARY = "canary-9f8e7d"
@@ -191,23 +193,26 @@ def test_metrics_of_an_earlier_run_are_forgotten(start_instance, servers, tmp_pa
         again.wait(20)
 
 
-def test_no_control_socket(start_instance, tmp_path, monkeypatch):
-    monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path / "run"))
-    (tmp_path / "run").mkdir()
-    start_instance()
-    time.sleep(0.5)
-    assert not list(tmp_path.rglob("gunicorn.ctl"))
-
-
-def test_systemd_is_told_when_the_server_is_up(start_instance, tmp_path, monkeypatch):
+def test_systemd_is_told_and_no_control_socket_opens(start_instance, tmp_path, monkeypatch):
     address = tmp_path / "notify"
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    monkeypatch.setenv("NOTIFY_SOCKET", str(address))
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:
         listener.bind(str(address))
         listener.settimeout(20)
-        monkeypatch.setenv("NOTIFY_SOCKET", str(address))
-        start_instance()
+        instance = start_instance(server="workers = 1\nthreads = 2")
         assert b"READY=1" in listener.recv(4096)
+    assert fetch(instance, "/health")[0].status == 200
+    assert not list(tmp_path.rglob("gunicorn.ctl"))
+
+
+def test_log_that_cannot_be_written_stops_the_server_with_one_sentence(start_instance, servers, tmp_path):
+    instance = start_instance(wait=False, log="/nowhere/bank.json")
+    assert instance.process.wait(20) == 1
+    assert instance.stderr.read_text() == (
+        "bank: logging.path names /nowhere/bank.json, which cannot be written: No such file or directory.\n"
+    )
 
 
 def test_bad_configuration_stops_the_server_with_one_sentence(start_instance):
@@ -226,27 +231,6 @@ def test_rotated_log_is_opened_anew(start_instance):
     fetch(instance, "/nothing")
     assert '"/login"' in old.read_text()
     assert '"/nothing"' in instance.log.read_text()
-
-
-@pytest.fixture(scope="module")
-def pki(tmp_path_factory):
-    """A CA with a server's and a client's certificate, and one of a stranger."""
-    folder = tmp_path_factory.mktemp("pki")
-
-    def run(*arguments):
-        subprocess.run(["openssl", *arguments], check=True, capture_output=True, cwd=folder)
-
-    curve = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2"]
-    for ca in ("ca", "other"):
-        run("req", "-x509", *curve, "-keyout", f"{ca}.key", "-out", f"{ca}.crt", "-subj", f"/CN={ca}")
-    for name, ca, usage in (
-        ("server", "ca", "serverAuth"), ("renewed", "ca", "serverAuth"),
-        ("client", "ca", "clientAuth"), ("stranger", "other", "clientAuth"),
-    ):  # fmt: skip
-        run("req", "-x509", *curve, "-CA", f"{ca}.crt", "-CAkey", f"{ca}.key", "-keyout", f"{name}.key",
-            "-out", f"{name}.crt", "-subj", f"/CN={name}", "-addext", "subjectAltName=DNS:localhost",
-            "-addext", f"extendedKeyUsage={usage}", "-addext", "basicConstraints=critical,CA:FALSE")  # fmt: skip
-    return folder
 
 
 def client_context(pki, name=None):
@@ -285,6 +269,25 @@ def test_mutual_tls(start_instance, pki, tmp_path):
     for suffix in ("key", "crt"):
         (tmp_path / f"live.{suffix}").write_bytes((pki / f"renewed.{suffix}").read_bytes())
     assert served_name() == "renewed"  # without a restart
+
+
+def test_database_and_redis_must_prove_who_they_are(servers, owner, pki, tmp_path):
+    def check(ca, mode="verify-full", host="localhost"):
+        path = tmp_path / "bank.toml"
+        text = configuration_text(servers).replace('host = "127.0.0.1"', f'host = "{host}"')
+        text = text.replace('ssl_mode = "disable"', f'ssl_mode = "{mode}"\nssl_root_certificate = "{ca}"')
+        text = text.replace(f"port = {servers.redis_port}", f'port = {servers.redis_tls_port}\nca_certificate = "{ca}"')
+        path.write_text(text)
+        found = make_resources(load_settings(path))
+        try:
+            return [name for name, problem in health.check_all(found).items() if problem]
+        finally:
+            found.engine.dispose()
+
+    assert check(pki / "ca.crt") == []
+    assert check(pki / "other.crt") == ["database", "redis"]
+    # The certificate is for localhost and says nothing about the address.
+    assert check(pki / "ca.crt", host="127.0.0.1") == ["database", "redis"]
 
 
 # Logs

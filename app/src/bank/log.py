@@ -187,19 +187,13 @@ def configure(settings: Settings) -> None:
 class GunicornLogger(GunicornBase):  # type: ignore[misc]
     """Keeps gunicorn's own messages on stderr, for the journal, and writes them to the bank's log as well."""
 
-    settings: Settings | None = None
     handler: logging.Handler | None = None
 
     def setup(self, cfg: Any) -> None:  # noqa: ANN401
         """Set gunicorn's handlers up, then add ours."""
         super().setup(cfg)
-        kind = type(self)
-        if kind.settings is None or not kind.settings.logging.path:
-            return
-        if kind.handler is None:
-            kind.handler = make_handler(kind.settings)
-        if kind.handler not in self.error_log.handlers:
-            self.error_log.addHandler(kind.handler)
+        if self.handler is not None and self.handler not in self.error_log.handlers:
+            self.error_log.addHandler(self.handler)
 
 
 def log_requests(app: Flask) -> None:
