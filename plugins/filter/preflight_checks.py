@@ -621,12 +621,9 @@ def check_ports(findings: Findings, host: Host) -> None:
             for listener in listeners[port]:
                 if listener["unit"] in row["units"] + row.get("replaces", []):
                     continue
-                unit = f", unit {listener['unit']}" if listener["unit"] else ""
-                owner = (
-                    f"{listener['process']} (pid {listener['pid']}{unit})"
-                    if listener["process"]
-                    else "a process that only root may see"
-                )
+                process = f"{listener['process']}, pid {listener['pid']}" if listener["process"] else ""
+                owner = " ".join(word for word in (listener["unit"], f"({process})" if process else "") if word)
+                owner = owner or "an unknown process"
                 findings.add(
                     f'Port {port} of host "{host.name}" ({variable}) is already in use by {owner}; '
                     "stop that process or "

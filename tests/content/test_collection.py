@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -59,7 +60,7 @@ def test_no_test_function_is_outside_a_test_file() -> None:
     assert not hidden, "pytest collects test_*.py only"
 
 
-def test_pytest_collects_every_file() -> None:
+def test_pytest_collects_every_file(tmp_path: Path) -> None:
     """Compares what pytest collects with what is on disk, scenarios and platform tests alike."""
     on_disk = {
         str(path.relative_to(PROJECT))
@@ -80,7 +81,15 @@ def test_pytest_collects_every_file() -> None:
         "tests",
         "molecule",
     ]
-    done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=False)
+    # What Molecule tells the tests of a scenario; some read it while they are imported.
+    told = {
+        "MOLECULE_EPHEMERAL_DIRECTORY": str(tmp_path),
+        "MOLECULE_INVENTORY_FILE": str(PROJECT / "tests/inventories/single_host/hosts.yml"),
+        "MOLECULE_PROJECT_DIRECTORY": str(PROJECT),
+        "MOLECULE_SCENARIO_NAME": "collection",
+    }
+    env = {**os.environ, **told}
+    done = subprocess.run(command, cwd=PROJECT, env=env, capture_output=True, text=True, check=False)
     collected = {line.split("::")[0] for line in done.stdout.splitlines() if "::" in line}
     assert done.returncode == 0, done.stdout[-3000:]
     assert collected == on_disk

@@ -125,12 +125,18 @@ class Sockets:
 
 def test_listeners_are_read() -> None:
     text = (
-        'LISTEN 0 5 0.0.0.0:9090 0.0.0.0:* users:(("systemd",pid=1,fd=3))\n'
+        'LISTEN 0 5 0.0.0.0:9090 0.0.0.0:* users:(("systemd",pid=1,fd=3)) ino:1 sk:1 cgroup:/init.scope <->\n'
         'LISTEN 0 5 [::1]:5432 [::]:* users:(("nobody-here",pid=999999999,fd=3))\n'
+        "LISTEN 0 5 127.0.0.1:6379 0.0.0.0:* uid:999 ino:3 sk:1e cgroup:/system.slice/redis.service <->\n"
         "LISTEN 0 5 *:443 *:*\n"
     )
     found = [(row["port"], row["process"], row["unit"]) for row in probe.parse_listeners(Sockets, text)]
-    assert found == [(443, "", ""), (5432, "nobody-here", ""), (9090, "systemd", "cockpit.socket")]
+    assert found == [
+        (443, "", ""),
+        (5432, "nobody-here", ""),
+        (6379, "", "redis.service"),
+        (9090, "systemd", "cockpit.socket"),
+    ]
 
 
 def test_a_path_that_does_not_exist_counts_for_its_parent() -> None:

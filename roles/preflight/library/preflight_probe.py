@@ -60,15 +60,19 @@ uid:
 """
 
 
+def unit_in(text: str) -> str:
+    """Return the systemd unit that the path of a control group names."""
+    found = re.findall(r"([^/\s]+\.(?:service|socket|scope))", text)
+    return found[-1] if found else ""
+
+
 def unit_of(pid: str) -> str:
-    """Return the systemd unit of a process, read from its control group."""
+    """Return the systemd unit of a process."""
     try:
-        text = Path("/proc", pid, "cgroup").read_text(encoding="ascii", errors="replace")
+        return unit_in(Path("/proc", pid, "cgroup").read_text(encoding="ascii", errors="replace"))
     except OSError:
         # The process has ended since.
         return ""
-    found = re.findall(r"([^/\n]+\.(?:service|socket|scope))", text)
-    return found[-1] if found else ""
 
 
 def socket_units(module: AnsibleModule) -> dict[str, str]:
@@ -78,7 +82,11 @@ def socket_units(module: AnsibleModule) -> dict[str, str]:
 
 
 def parse_listeners(module: AnsibleModule, text: str) -> list[dict[str, object]]:
-    """Return the output of `ss -Hlntp` as a list, one entry for each owner of a port."""
+    """Return the output of `ss -Hlntpe` as a list, one entry for each owner of a port.
+
+    Where root may not trace the processes of other users, as in a container, no process is told; then the control group
+    of the socket itself tells the unit.
+    """
     sockets = socket_units(module) if ",pid=1," in text else {}
     found = {}
     for line in text.splitlines():
@@ -88,12 +96,12 @@ def parse_listeners(module: AnsibleModule, text: str) -> list[dict[str, object]]
         port = fields[3].rpartition(":")[2]
         if not port.isdigit():
             continue
-        owners = re.findall(r'\("([^"]*)",pid=(\d+)', fields[5] if len(fields) > 5 else "")
-        for process, pid in owners or [("", "")]:
-            unit = sockets.get(port, "") if pid == "1" else unit_of(pid) if pid else ""
-            found.setdefault(
-                (int(port), process, unit), {"port": int(port), "process": process, "pid": pid, "unit": unit}
-            )
+        details = fields[5] if len(fields) > 5 else ""
+        group = re.search(r"\bcgroup:(/\S*)", details)
+        for process, pid in re.findall(r'\("([^"]*)",pid=(\d+)', details) or [("", "")]:
+            unit = sockets.get(port, "") if pid == "1" else unit_of(pid) if pid else unit_in(group[1] if group else "")
+            entry = {"port": int(port), "process": process, "pid": pid, "unit": unit}
+            found.setdefault((int(port), process, unit), entry)
     return [found[key] for key in sorted(found)]
 
 
@@ -125,7 +133,7 @@ def main() -> None:
         },
         supports_check_mode=True,
     )
-    listening = module.run_command(["ss", "-Hlntp"], check_rc=True)[1]
+    listening = module.run_command(["ss", "-Hlntpe"], check_rc=True)[1]
     url_error = ""
     if module.params["url"]:
         try:
