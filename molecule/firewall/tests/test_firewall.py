@@ -33,6 +33,7 @@ def database() -> Iterator[Host]:
     host = testinfra.get_host("docker://firewall-db1")
     for port in (POSTGRESQL, NODE_EXPORTER, SSH, UNKNOWN):
         host.check_output(f"systemd-run --quiet --unit listener-{port} python3 -m http.server {port}")
+        host.check_output(f"curl --silent --output /dev/null --retry 9 --retry-connrefused http://localhost:{port}/")
     yield host
     for port in (POSTGRESQL, NODE_EXPORTER, SSH, UNKNOWN):
         host.run(f"systemctl stop listener-{port}")
@@ -41,8 +42,7 @@ def database() -> Iterator[Host]:
 def reaches(name: str, port: int) -> bool:
     """Tell whether one container can connect to a port of the database."""
     client = testinfra.get_host(f"docker://{name}")
-    connect = "curl --silent --output /dev/null --retry 3 --retry-delay 1 --max-time 3"
-    return client.run(f"{connect} http://firewall-db1:{port}/").rc == 0
+    return client.run(f"timeout 5 bash -c '</dev/tcp/firewall-db1/{port}'").rc == 0
 
 
 def test_peer_reaches_what_it_needs_and_nothing_else(database: Host) -> None:
