@@ -33,7 +33,7 @@ def database() -> Iterator[Host]:
     host = testinfra.get_host("docker://firewall-db1")
     for port in (POSTGRESQL, NODE_EXPORTER, SSH, UNKNOWN):
         host.check_output(f"systemd-run --quiet --unit listener-{port} python3 -m http.server {port}")
-        host.check_output(f"curl --silent --output /dev/null --retry 9 --retry-connrefused http://localhost:{port}/")
+        host.check_output(f"curl --silent --output /dev/null --retry 9 --retry-all-errors http://127.0.0.1:{port}/")
     yield host
     for port in (POSTGRESQL, NODE_EXPORTER, SSH, UNKNOWN):
         host.run(f"systemctl stop listener-{port}")
