@@ -297,14 +297,19 @@ def test_log_lines_are_ecs_and_hold_no_secrets(servers, owner, tmp_path, make_cu
     path = tmp_path / "bank.json"
     app = broken_app(servers, tmp_path, "\x00", "")
 
-    @app.get("/explode/<value>")
-    def explode(value):
+    @app.get("/explode/<what>")
+    def explode(what):
         from sqlalchemy import text
 
         from bank.resources import resources
 
+        statement = {
+            "value": "SELECT CAST(:canary AS integer)",
+            "duplicate": "INSERT INTO users (email, display_name, password_hash) "
+            "SELECT :canary, '', '' FROM generate_series(1, 2)",
+        }[what]
         with resources().engine.connect() as connection:
-            connection.execute(text("SELECT CAST(:value AS integer)"), {"value": value})
+            connection.execute(text(statement), {"canary": f"{CANARY}@x.y"})
 
     payer, payee = make_customer(1_000, name=f"Name {CANARY}"), make_customer()
     client = browser(app)
@@ -318,7 +323,8 @@ def test_log_lines_are_ecs_and_hold_no_secrets(servers, owner, tmp_path, make_cu
     client.post("/transfer", {**form, "amount": "2", "csrf_token": CANARY})
     client.get("/accounts", query_string={"q": CANARY})
     client.get('/a\r\nb%0a{"x": 1}', headers={"User-Agent": 'evil"\\ agent\tx'})
-    assert client.get("/explode/not-a-number").status_code == 500
+    assert client.get("/explode/value").status_code == 500
+    assert client.get("/explode/duplicate").status_code == 500
 
     text = path.read_text()
     lines = [json.loads(line) for line in text.splitlines()]
@@ -335,7 +341,7 @@ def test_log_lines_are_ecs_and_hold_no_secrets(servers, owner, tmp_path, make_cu
     secrets = [
         CANARY, PASSWORD, payer.email, payer.number, payee.number, payer.number[-16:], token,
         servers.app_password, servers.redis_password, servers.secret_key, fields["csrf_token"], fields["key"],
-        "$argon2", "not-a-number' ",
+        "$argon2",
     ]  # fmt: skip
     for secret in secrets:
         assert secret not in text
@@ -346,9 +352,9 @@ def test_log_lines_are_ecs_and_hold_no_secrets(servers, owner, tmp_path, make_cu
     assert done["user"]["id"] == str(payer.id)
     assert done["event"]["dataset"] == "bank.transaction"
     assert done["http"]["request"]["id"]
-    failed = next(line for line in lines if line["message"] == "request failed")
-    assert failed["error"]["code"] == "22P02"
-    assert "explode" in failed["error"]["stack_trace"]
+    failed = [line["error"] for line in lines if line["message"] == "request failed"]
+    assert [error["code"] for error in failed] == ["22P02", "23505"]
+    assert all("explode" in error["stack_trace"] for error in failed)
     answered = [line for line in lines if line["message"] == "request answered"]
     assert all(line["event"]["duration"] > 0 for line in answered)
     assert not any(line["url"]["path"].startswith(("/health", "/metrics")) for line in answered)

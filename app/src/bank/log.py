@@ -89,7 +89,9 @@ def describe_error(error: BaseException) -> dict[str, str]:
     root = error.orig if isinstance(error, DBAPIError) and error.orig else error
     diagnostics = getattr(root, "diag", None)
     if diagnostics is not None:
-        message = diagnostics.message_primary or "no answer from the database"
+        # Data exceptions (class 22) quote the value in the first line; other errors keep values in DETAIL.
+        refused_value = (diagnostics.sqlstate or "").startswith("22")
+        message = "value refused" if refused_value else diagnostics.message_primary or "no answer from the database"
     elif isinstance(error, SQLAlchemyError):
         message = "database error"
     else:
