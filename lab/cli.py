@@ -17,10 +17,12 @@ from lab import engine, hosts, mirror, secrets
 from lab.settings import (
     AUTHORITY,
     BANK_NETWORK,
+    DEFAULT_NAME,
     INVENTORY,
     LABEL,
     LOGS,
     MOLECULE_NETWORK,
+    NAME,
     PLATFORM,
     PROJECT,
     SECRETS,
@@ -107,14 +109,21 @@ def seed(console: Console) -> None:
     console.print(answer.stdout.strip() or "demonstration data: loaded", highlight=False)
 
 
+LOG_INS = (
+    ("bank", "load_balancer", 443, "/", "user@demo.local", "vault_bank_demo_password"),
+    ("HAProxy statistics", "load_balancer", 8405, "/stats", "operator", "vault_haproxy_stats_password"),
+    ("Prometheus API", "prometheus", 9090, "/api/v1/targets", "operator", "vault_prometheus_web_password"),
+)
+
+
 def summary(console: Console, wanted: list[hosts.Host]) -> None:
     """Show what runs where and how to get in."""
     ps(console, wanted)
     values = secrets.ensure()
     table = Table("what", "address", "user", "password", title="How to log in")
-    table.add_row("bank", "https://localhost:8443", "user@demo.local", values["vault_bank_demo_password"])
-    table.add_row("Prometheus", "https://localhost:9090", "operator", values["vault_prometheus_web_password"])
-    table.add_row("HAProxy stats", "https://localhost:8405/stats", "operator", values["vault_haproxy_stats_password"])
+    for what, group, port, path, user, secret in LOG_INS:
+        host = next(host for host in wanted if group in host.groups)
+        table.add_row(what, hosts.url(host, port) + path, user, values[secret])
     console.print(table)
     console.print(f"certificate authority to trust: {AUTHORITY}    all secrets: {SECRETS}", highlight=False)
     console.print("stop: make down    remove everything: make clean    more: make help", highlight=False)
@@ -165,11 +174,13 @@ def logs(arguments: argparse.Namespace) -> None:
 
 
 def clean(console: Console) -> None:
-    """Remove hosts, data, keys and passwords; the build cache stays."""
+    """Remove hosts, data, keys and passwords; the build cache stays, and so does what other labs share."""
     if engine.answers():
         hosts.remove(docker.from_env())
-        mirror.remove(docker.from_env())
-    shutil.rmtree(STATE, ignore_errors=True)
+    if NAME == DEFAULT_NAME:
+        if engine.answers():
+            mirror.remove(docker.from_env())
+        shutil.rmtree(STATE, ignore_errors=True)
     console.print("lab removed; builds stay in the cache")
 
 

@@ -47,16 +47,17 @@ class Host:
     published: dict[str, int]
 
 
-def inventory(path: Path = INVENTORY) -> list[Host]:
-    """Return the hosts of an inventory.
+def inventory(*paths: Path) -> list[Host]:
+    """Return the hosts of the given inventory sources, or of the lab's own.
 
     Raises:
         LabError: Ansible could not read it.
     """
-    command = [str(Path(sys.executable).parent / "ansible-inventory"), "-i", str(path), "--list"]
+    sources = [word for path in paths or (INVENTORY,) for word in ("-i", str(path))]
+    command = [str(Path(sys.executable).parent / "ansible-inventory"), *sources, "--list"]
     answer = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=False)
     if answer.returncode:
-        raise LabError(f"Ansible cannot read the inventory {path}: {answer.stderr.strip()}")
+        raise LabError(f"Ansible cannot read the inventory {sources[1]}: {answer.stderr.strip()}")
     document: dict[str, Any] = json.loads(answer.stdout)
     variables = document.pop("_meta")["hostvars"]
     members: dict[str, list[str]] = {}
@@ -190,6 +191,14 @@ def wait_for_boot(client: docker.DockerClient, host: Host) -> None:
         f"Host {host.name} did not boot within {BOOT_SECONDS} s (systemd says {state!r}). "
         f"Look with: docker exec {host.container} systemctl list-jobs"
     )
+
+
+def url(host: Host, port: int) -> str:
+    """Return where this machine reaches a TLS port of a host: published on the loopback, or at its address."""
+    if public := host.published.get(f"{port}/tcp"):
+        return f"https://localhost:{public}"
+    address = docker.from_env().containers.get(host.container).labels[f"{LABEL}.address"]
+    return f"https://{address}:{port}"
 
 
 def stop(client: docker.DockerClient) -> int:

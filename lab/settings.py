@@ -8,7 +8,8 @@ import yaml
 
 PROJECT = Path(__file__).parents[1]
 # A second lab beside the first needs a name and an inventory of its own.
-NAME = os.environ.get("LAB_NAME", "bank-lab")
+DEFAULT_NAME = "bank-lab"
+NAME = os.environ.get("LAB_NAME", DEFAULT_NAME)
 INVENTORY = Path(os.environ.get("LAB_INVENTORY", PROJECT / "inventories" / "lab"))
 STATE = PROJECT / ".lab"
 LOGS = STATE / "logs"

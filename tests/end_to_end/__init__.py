@@ -1,0 +1,1 @@
+"""The platform on the lab, used as customers and operators use it."""

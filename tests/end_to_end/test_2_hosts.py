@@ -1,0 +1,92 @@
+"""What an operator relies on: nothing to do means nothing done, ports open only to those who need them, restarts."""
+
+import time
+from collections.abc import Callable
+
+import docker
+import pytest
+import requests
+
+from .conftest import AUTHORITY_CERTIFICATE, BANK, Customer, prometheus_query, run_playbook
+
+Execute = Callable[..., tuple[int, str]]
+CONNECT = "import socket, sys; socket.create_connection((sys.argv[1], int(sys.argv[2])), 2).close()"
+RECOVERY_SECONDS = 60
+
+
+def test_a_second_run_changes_nothing() -> None:
+    run = run_playbook("site.yml", "--diff")
+    assert not run.failed, run.output[-4000:]
+    assert run.changed and set(run.changed.values()) == {0}, {host: run.changed_tasks(host) for host in run.changed}
+
+
+def test_check_mode_finds_nothing_to_do() -> None:
+    run = run_playbook("site.yml", "--check", "--diff")
+    assert not run.failed, run.output[-4000:]
+    assert run.changed and set(run.changed.values()) == {0}, {host: run.changed_tasks(host) for host in run.changed}
+
+
+@pytest.mark.parametrize(
+    ("source", "target", "port", "allowed"),
+    [
+        ("app1", "db1", 5432, True),
+        ("app1", "db1", 6379, True),
+        ("lb1", "app1", 8000, True),
+        ("monitoring1", "app1", 9100, True),
+        ("lb1", "db1", 5432, False),
+        ("monitoring1", "db1", 5432, False),
+        ("lb1", "db1", 6379, False),
+        ("app2", "app1", 8000, False),
+        ("app1", "db1", 9100, False),
+    ],
+)
+def test_a_port_is_open_to_the_groups_that_need_it_alone(
+    on: Execute, source: str, target: str, port: int, allowed: bool
+) -> None:
+    code, output = on(source, "python3", "-c", CONNECT, target, str(port))
+    assert (code == 0) == allowed, output
+
+
+def wait_until(condition: Callable[[], bool], what: str) -> None:
+    """Wait until the condition holds."""
+    deadline = time.monotonic() + RECOVERY_SECONDS
+    while time.monotonic() < deadline:
+        if condition():
+            return
+        time.sleep(1)
+    pytest.fail(f"not within {RECOVERY_SECONDS} s: {what}")
+
+
+def test_the_bank_answers_while_an_instance_is_down(on: Execute, secret: dict[str, str]) -> None:
+    password = secret["vault_prometheus_web_password"]
+
+    def instances_up() -> str:
+        return prometheus_query('sum(up{job="bank"})', password)[0]["value"][1]
+
+    on("app2", "systemctl", "stop", "bank.service")
+    try:
+        wait_until(lambda: instances_up() == "2", "Prometheus sees app2 down")
+        codes = {requests.get(f"{BANK}/login", verify=AUTHORITY_CERTIFICATE, timeout=10).status_code for _ in range(20)}
+        assert codes == {200}
+    finally:
+        on("app2", "systemctl", "start", "bank.service")
+    wait_until(lambda: instances_up() == "3", "Prometheus sees app2 up")
+
+
+def test_every_service_comes_back_after_a_restart_of_its_host(
+    client: docker.DockerClient, on: Execute, secret: dict[str, str], lab_hosts: dict
+) -> None:
+    for name in ("db1", "lb1", "app1"):
+        client.containers.get(lab_hosts[name].container).restart(timeout=30)
+
+    def bank_works() -> bool:
+        try:
+            with Customer() as session:
+                return session.log_in("user@demo.local", secret["vault_bank_demo_password"]).url.endswith("/accounts")
+        except (requests.RequestException, AssertionError):
+            return False
+
+    wait_until(bank_works, "a customer can log in after the restart of database, load balancer and an instance")
+    for name in ("db1", "lb1", "app1"):
+        code, output = on(name, "systemctl", "--failed", "--no-legend")
+        assert (code, output.strip()) == (0, "")

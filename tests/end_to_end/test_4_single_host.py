@@ -1,0 +1,53 @@
+"""The smallest site: one host in every group, in a lab of its own beside the first."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import docker
+import pytest
+
+from lab.settings import INVENTORY, PROJECT
+
+from .conftest import CUSTOMER, Customer, run_playbook
+
+LAB = "bank-single"
+FIXTURE = PROJECT / "tests" / "inventories" / "single_host" / "hosts.yml"
+
+
+def lab(inventory: Path, command: str) -> None:
+    """Run a command of the lab for the second lab."""
+    environment = {**os.environ, "LAB_NAME": LAB, "LAB_INVENTORY": str(inventory)}
+    words = [sys.executable, "-m", "lab", command]
+    answer = subprocess.run(words, cwd=PROJECT, env=environment, capture_output=True, text=True, check=False)
+    assert answer.returncode == 0, answer.stdout[-6000:] + answer.stderr[-2000:]
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Bring up the site of one host, with the lab's way of reaching hosts."""
+    inventory = tmp_path_factory.mktemp("single-host")
+    (inventory / "hosts.yml").write_text(FIXTURE.read_text(encoding="utf-8"), encoding="utf-8")
+    (inventory / "group_vars").symlink_to(INVENTORY / "group_vars")
+    try:
+        lab(inventory, "up")
+        yield inventory
+    finally:
+        lab(inventory, "clean")
+
+
+def test_one_host_in_every_group_serves_customers(
+    site: Path, client: docker.DockerClient, secret: dict[str, str]
+) -> None:
+    address = client.containers.get(f"{LAB}-single1").labels["bank.lab.address"]
+    with Customer(f"https://{address}") as session:
+        answer = session.log_in(CUSTOMER, secret["vault_bank_demo_password"])
+        assert answer.url.endswith("/accounts"), answer.text
+
+
+def test_a_second_run_on_one_host_changes_nothing(site: Path) -> None:
+    run = run_playbook("site.yml", inventory=(site,), lab=LAB)
+    assert not run.failed, run.output[-4000:]
+    assert run.changed == {"single1": 0}, run.changed_tasks("single1")
