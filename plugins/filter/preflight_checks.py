@@ -337,9 +337,8 @@ class Host:
         self.groups = [group for group, hosts in groups.items() if name in hosts]
         facts = look_up(variables, "ansible_facts")[0]
         self.facts: dict[str, Any] = facts if isinstance(facts, dict) else {}
-        self.roles = {
-            role: row for role, row in self.get("platform_roles", {}).items() if set(row["groups"]) & set(self.groups)
-        }
+        self.table = self.get("platform_roles", {})
+        self.roles = {role: row for role, row in self.table.items() if set(row["groups"]) & {*self.groups, "all"}}
 
     def get(self, name: str, default: Value = None) -> Value:
         """Return the value of a variable, or the default if it has none that can be used."""
@@ -442,9 +441,11 @@ def roles_need(roles: set[str]) -> str:
 
 def check_secrets(findings: Findings, project: Project, host: Host) -> None:
     """Report secrets that are missing, weak or used twice."""
+    own = {name for row in host.roles.values() for name in row.get("secrets", [])}
+    # The sentence names every role that reads the secret, so that it is the same for all hosts and is said once.
     needed: dict[str, set[str]] = defaultdict(set)
-    for role, row in host.roles.items():
-        for name in row.get("secrets", []):
+    for role, row in host.table.items():
+        for name in own & set(row.get("secrets", [])):
             needed[name].add(role)
     seen: dict[str, str] = {}
     for name in sorted(needed) + sorted(set(host.get("platform_optional_secrets", {})) - set(needed)):
@@ -510,8 +511,8 @@ def check_reached(findings: Findings, host: Host, live_hosts: list[str]) -> bool
     address = host.get("ansible_host", host.name)
     for name in ("__preflight_facts", "__preflight_probe"):
         result = host.result(name)
-        # Ansible's message spans lines; the last says what the connection said.
-        reason = " ".join(str(result.get("msg", "")).split())[-200:].rstrip(".")
+        reason = " ".join(str(result.get("msg", "")).split()).rpartition("over ssh: ")[2]
+        reason = reason.removeprefix("Task failed: ")[-200:].rstrip(".")
         if result.get("unreachable"):
             findings.add(
                 f'Host "{host.name}" ({address}) cannot be reached ({reason}); start it or correct ansible_host, '

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from docker.models.containers import Container
 
-from tests.preflight.conftest import GROUPS, UNREACHABLE, Run, expect, good_secrets, reach, site
+from tests.preflight.conftest import GROUPS, PROJECT, UNREACHABLE, Run, expect, good_secrets, parse, reach, site
 
 MIRROR = {"package_source": "mirror", "package_mirror_url": "http://mirror:8080"}
 # Ansible itself writes there while it works on a host.
@@ -91,12 +94,31 @@ def test_bad_inventory(preflight: Callable[..., Run]) -> None:
         ('Variable "platform_domain"', "domain name", "not a domain", "correct it"),
         ('Variable "preflight_supported_releases"', "must be a list", "correct it"),
         ('Variable "package_mirror_url"', "http", "mirror.example.com", "correct it"),
-        ('Secret "vault_redis_bank_password" is missing', "role bank_app needs it", "ansible-vault edit"),
+        ('Secret "vault_redis_bank_password" is missing', "roles bank_app and redis need it", "ansible-vault edit"),
         ('Secret "vault_bank_secret_key" has 20 characters', "at least 32", "ansible-vault edit"),
         ('Secret "vault_certificates_authority_passphrase" is a well-known default', "ansible-vault edit"),
     )
     told = "\n".join(run.findings)
     assert not [name for name, value in values.items() if value in told], "a secret was shown"
+
+
+@pytest.mark.parametrize("name", ["example", "example-ha"])
+def test_examples_lack_secrets_and_hosts_only(name: str) -> None:
+    """Whoever starts from an example has to fill in what only they can know, and nothing else."""
+    nowhere = UNREACHABLE | {"preflight_test_hosts": "none"}
+    command = ["ansible-playbook", "-i", f"inventories/{name}", "playbooks/preflight.yml", "-e", json.dumps(nowhere)]
+    env = {**os.environ, "ANSIBLE_STDOUT_CALLBACK": "ansible.posix.json"}
+    run = parse(subprocess.run(command, cwd=PROJECT, env=env, capture_output=True, text=True, check=False))
+    own = [finding for finding in run.findings if 'Variable "preflight_test_hosts"' in finding]
+    secrets = [
+        finding for finding in run.findings if finding.startswith("Secret ") and " is missing, but role" in finding
+    ]
+    down = [finding for finding in run.findings if "cannot be reached" in finding]
+    assert own, "names that nothing reads are found"
+    assert {finding.split('"')[1] for finding in secrets} == set(good_secrets()) - {"vault_bank_demo_password"}
+    inventory = (PROJECT / "inventories" / name / "hosts.yml").read_text(encoding="utf-8")
+    assert len(down) == len({line.strip() for line in inventory.splitlines() if line.endswith(".example.com:")})
+    assert set(run.findings) == {*own, *secrets, *down}
 
 
 def test_bad_hosts(preflight: Callable[..., Run], good_host: Container, old_host: Container) -> None:
@@ -135,13 +157,16 @@ def test_bad_hosts(preflight: Callable[..., Run], good_host: Container, old_host
     assert changes_of(good_host) == before
 
 
-def test_mirror_without_packages(preflight: Callable[..., Run], good_host: Container) -> None:
-    """A web server that answers, but serves something else."""
+def test_mirror_without_packages_and_no_root(preflight: Callable[..., Run], good_host: Container) -> None:
+    """A web server that answers, but serves something else; and an account that may change nothing."""
     url = {"package_source": "mirror", "package_mirror_url": "http://mirror:8080/elsewhere"}
+    nobody = {"ansible_user": "nobody", "ansible_remote_tmp": "/tmp/.ansible-nobody"}
     good_host.exec_run(["pkill", "-f", "http.server 9090"])
-    run = preflight(site({"single1": reach(good_host)}, everywhere("single1"), **url, **good_secrets()))
+    run = preflight(site({"single1": reach(good_host) | nobody}, everywhere("single1"), **url, **good_secrets()))
     expect(
-        run, ("Package mirror http://mirror:8080/elsewhere", "package_mirror_url", "404", "start or fill the mirror")
+        run,
+        ("Package mirror http://mirror:8080/elsewhere", "package_mirror_url", "404", "start or fill the mirror"),
+        ('Tasks on host "single1" do not run as root', "ansible_become: true"),
     )
 
 
