@@ -133,7 +133,7 @@ def firewall_differences(listing: str, zone: str, openings: list[dict[str, str]]
             {f"{opening.port}/{opening.protocol}" for opening in wanted if not opening.source},
             set(values.get("ports", "").split()),
         ),
-        "rule": (
+        "rich": (
             {opening.rich_rule() for opening in wanted if opening.source},
             {line for line in lines if line.startswith("rule ")},
         ),
