@@ -96,9 +96,9 @@ def test_server_certificate_names_the_host(app: Host) -> None:
 
 def test_server_listens_with_tls_only_on_the_named_addresses(server: Host) -> None:
     address = server.run_expect([0], "hostname -i").stdout.split()[0]
-    lines = server.run_expect([0], "ss -Hltn").stdout.splitlines()
-    # The container engine's own name server is the only other one.
-    listening = {line.split()[3] for line in lines} - {line.split()[3] for line in lines if "127.0.0.11:" in line}
+    owner = f"uid:{server.user('redis').uid} "
+    lines = server.run_expect([0], "ss -Hltne").stdout.splitlines()
+    listening = {line.split()[3] for line in lines if owner in line}
     assert listening == {f"{address}:6379", "127.0.0.1:6379"}
 
 
