@@ -240,6 +240,7 @@ def client_context(pki, name=None):
     return context
 
 
+@pytest.mark.filterwarnings("ignore:ssl.TLSVersion:DeprecationWarning")
 def test_mutual_tls(start_instance, pki, tmp_path):
     for suffix in ("crt", "key"):
         (tmp_path / f"live.{suffix}").write_bytes((pki / f"server.{suffix}").read_bytes())
@@ -335,7 +336,7 @@ def test_log_lines_are_ecs_and_hold_no_secrets(servers, owner, tmp_path, make_cu
         assert line["log.level"] in {"debug", "info", "warning", "error", "critical"}
         assert line["message"]
         assert line["service"] == {
-            "name": "bank", "version": "0.1.0", "environment": "test", "node": {"name": "app-test"},
+            "name": "bank", "version": bank.__version__, "environment": "test", "node": {"name": "app-test"},
         }  # fmt: skip
         assert line["event"]["dataset"].startswith("bank.")
     secrets = [
