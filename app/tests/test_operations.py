@@ -10,6 +10,7 @@ import time
 
 import pytest
 
+import bank
 from bank.app import create_app
 from bank.config import load_settings
 from bank.resources import make_resources
