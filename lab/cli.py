@@ -61,7 +61,7 @@ def playbook(console: Console, name: str, *options: str) -> None:
     environment = {**os.environ, "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}", "ANSIBLE_FORCE_COLOR": "0"}
     begun = time.monotonic()
     lines: list[str] = []
-    with log.open("w") as stream, console.status(f"{name}: starting") as status:
+    with log.open("w", buffering=1) as stream, console.status(f"{name}: starting") as status:
         process = subprocess.Popen(
             command, cwd=PROJECT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
         )

@@ -62,11 +62,16 @@ def lint_checks() -> list[Check]:
 
 def app_check() -> Check:
     """Return the application's own lint and tests, in an environment of their own."""
-    environment_bin = APP_ENVIRONMENT / "bin"
+    programs = APP_ENVIRONMENT / "bin"
+    python = str(programs / "python")
     commands = [
-        ["lab/bootstrap", str(APP_ENVIRONMENT), "app/requirements-dev.txt"],
-        [str(environment_bin / "ruff"), "check", "app"],
-        [str(environment_bin / "python"), "-m", "pytest", "-q", "-rs", "app/tests"],
+        [sys.executable, "-m", "tests.app_services"],
+        ["lab/bootstrap", str(APP_ENVIRONMENT), "app/requirements-dev.lock"],
+        [python, "-m", "pip", "install", "--quiet", "--no-deps", "--editable", "app"],
+        [str(programs / "ruff"), "check", "app"],
+        [str(programs / "ruff"), "format", "--check", "app"],
+        ["env", "-C", "app", python, "-m", "mypy"],
+        ["env", "-C", "app", python, "-m", "pytest", "-q"],
     ]
     return Check("app", "app", "hosts", commands)
 

@@ -1,0 +1,1 @@
+"""Measured figures of the platform, each beside its reference."""

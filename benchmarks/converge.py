@@ -1,0 +1,136 @@
+"""Measure the first and the unchanged run of site.yml: seconds and tasks, how they grow, and what the settings give.
+
+Usage: python -m benchmarks.converge [--sizes 2 10] [--output FILE]
+
+Runs in a lab of its own (LAB_NAME=bank-benchmark), one measurement at a time, and removes it at the end.
+"""
+
+import argparse
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import yaml
+
+PROJECT = Path(__file__).parents[1]
+BIN = Path(sys.executable).parent
+LAB = "bank-benchmark"
+STATE = PROJECT / ".lab" / "benchmark"
+# Each setting that ansible.cfg chooses, and what Ansible does without it.
+ALTERNATIVES = {
+    "as configured": {},
+    "without pipelining": {"ANSIBLE_PIPELINING": "0"},
+    "5 forks (Ansible's default)": {"ANSIBLE_FORKS": "5"},
+    "strategy free": {"ANSIBLE_STRATEGY": "free"},
+    "through the container engine": {"LAB_CONNECTION": "community.docker.docker"},
+}
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run of site.yml."""
+
+    instances: int
+    hosts: int
+    kind: str
+    seconds: float
+    # Tasks that ran on a host, summed over hosts.
+    tasks: int
+    changed: int
+
+
+def inventory(instances: int) -> Path:
+    """Write the inventory of a site with that many bank instances; return its folder."""
+    folder = STATE / f"site-of-{instances}"
+    folder.mkdir(parents=True, exist_ok=True)
+    groups = {
+        "load_balancer": ["lb1"],
+        "bank_app": [f"app{number}" for number in range(1, instances + 1)],
+        "postgresql": ["db1"],
+        "redis": ["db1"],
+        "prometheus": ["monitoring1"],
+    }
+    children = {group: {"hosts": dict.fromkeys(names)} for group, names in groups.items()}
+    text = yaml.safe_dump({"all": {"children": children}})
+    (folder / "hosts.yml").write_text(text, encoding="utf-8")
+    link = folder / "group_vars"
+    link.unlink(missing_ok=True)
+    link.symlink_to(PROJECT / "inventories" / "lab" / "group_vars")
+    return folder
+
+
+def environment(site: Path, **more: str) -> dict[str, str]:
+    """Return the environment of a command on the benchmark's lab."""
+    path = f"{BIN}{os.pathsep}{os.environ['PATH']}"
+    return {**os.environ, "PATH": path, "LAB_NAME": LAB, "LAB_INVENTORY": str(site), **more}
+
+
+def start_hosts(site: Path) -> None:
+    """Start the containers of a site, without running any playbook."""
+    code = "from lab import engine, hosts; hosts.start(engine.ensure(), hosts.inventory())"
+    for words in (["-m", "lab", "prepare"], ["-c", code]):
+        subprocess.run([sys.executable, *words], cwd=PROJECT, env=environment(site), check=True)
+
+
+def remove_hosts(site: Path) -> None:
+    """Remove the benchmark's containers."""
+    subprocess.run([sys.executable, "-m", "lab", "clean"], cwd=PROJECT, env=environment(site), check=True)
+
+
+def measure(site: Path, instances: int, kind: str, **more: str) -> Run:
+    """Run site.yml once.
+
+    Raises:
+        RuntimeError: the run failed; the text holds the end of its output.
+    """
+    begun = time.monotonic()
+    answer = subprocess.run(
+        [str(BIN / "ansible-playbook"), "-i", str(site), "site.yml"],
+        cwd=PROJECT,
+        env=environment(site, ANSIBLE_FORCE_COLOR="0", **more),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    seconds = time.monotonic() - begun
+    if answer.returncode:
+        raise RuntimeError(f"site.yml failed ({kind}, {instances} instances): {answer.stdout[-3000:]}")
+    recap = re.findall(r"ok=(\d+)\s+changed=(\d+)", answer.stdout)
+    run = Run(
+        instances=instances,
+        hosts=len(recap),
+        kind=kind,
+        seconds=round(seconds, 1),
+        tasks=sum(int(ok) for ok, _ in recap),
+        changed=sum(int(changed) for _, changed in recap),
+    )
+    print(f"{run.kind:<32} {run.instances:>3} instances  {run.seconds:7.1f} s  {run.tasks:>5} tasks", flush=True)
+    return run
+
+
+def main() -> None:
+    """Parse the command line, measure and write the figures."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--sizes", type=int, nargs="+", default=[2, 10])
+    parser.add_argument("--output", type=Path, default=PROJECT / "benchmarks" / "converge.json")
+    arguments = parser.parse_args()
+    runs = []
+    for size in sorted(arguments.sizes):
+        site = inventory(size)
+        try:
+            start_hosts(site)
+            runs.append(measure(site, size, "first run"))
+            alternatives = ALTERNATIVES if size == min(arguments.sizes) else {"as configured": {}}
+            runs += [measure(site, size, f"unchanged, {name}", **more) for name, more in alternatives.items()]
+        finally:
+            remove_hosts(site)
+    arguments.output.write_text(json.dumps([asdict(run) for run in runs], indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
