@@ -1,0 +1,265 @@
+"""What an operator and an attacker find on a Prometheus host, and what happens when its inputs change."""
+
+import base64
+import json
+import os
+import ssl
+import subprocess
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import testinfra
+import yaml
+from testinfra.host import Host
+
+HOST = "prometheus-monitor1"
+WATCHED = "prometheus-db1"
+PROJECT = Path(__file__).parents[3]
+RULES = PROJECT / "files/prometheus/rules"
+
+
+class UnsafeLoader(yaml.SafeLoader):
+    """Reads Ansible's marked strings as they are."""
+
+
+UnsafeLoader.add_constructor("!unsafe", lambda loader, node: loader.construct_scalar(node))
+
+
+@pytest.fixture(scope="session")
+def password() -> str:
+    """Return the password of the operator, which holds quotes, dollars, percent signs and more."""
+    secrets = yaml.load((PROJECT / ".lab/molecule-secrets.yml").read_text(encoding="utf-8"), UnsafeLoader)
+    return secrets["vault_prometheus_web_password"]
+
+
+@pytest.fixture(scope="session")
+def server() -> Host:
+    """Connect to the Prometheus host."""
+    return testinfra.get_host(f"docker://{HOST}")
+
+
+@pytest.fixture(scope="session")
+def ask(server: Host, password: str) -> Callable[..., Any]:
+    """Return a function that asks Prometheus over the network, as the operator unless told otherwise."""
+    address = server.check_output("hostname --ip-address").split()[0]
+    context = ssl.create_default_context(cadata=server.file("/etc/pki/bank/prometheus/ca.crt").content_string)
+
+    def call(
+        path: str, login: str | None = f"operator:{password}", scheme: str = "https", **query: str
+    ) -> dict[str, Any] | str:
+        url = f"{scheme}://{address}:9090{path}?{urllib.parse.urlencode(query)}"
+        headers = {"Authorization": f"Basic {base64.b64encode(login.encode()).decode()}"} if login else {}
+        with urllib.request.urlopen(
+            urllib.request.Request(url, headers=headers), context=context, timeout=10
+        ) as answer:
+            text = answer.read().decode()
+        return json.loads(text)["data"] if path.startswith("/api/") else text
+
+    return call
+
+
+def converge(**variables: object) -> subprocess.CompletedProcess[str]:
+    """Run the playbook of the platform again on the Prometheus host, with changed variables."""
+    command = ["ansible-playbook", "--inventory", f"{os.environ['MOLECULE_EPHEMERAL_DIRECTORY']}/inventory"]
+    command += ["--limit", HOST, "--extra-vars", f"@{PROJECT}/.lab/molecule-secrets.yml"]
+    command += ["--extra-vars", json.dumps(variables), str(PROJECT / "playbooks/monitoring.yml")]
+    environment = os.environ | {"ANSIBLE_FORCE_COLOR": "0"}
+    return subprocess.run(
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
+    )
+
+
+def process(server: Host) -> str:
+    return server.check_output("systemctl show --property=MainPID --value prometheus")
+
+
+def state(server: Host) -> str:
+    """Return what the role may change on the host, and the running process."""
+    return server.check_output(
+        "cd /etc/prometheus && find . -type f -exec sha256sum {} + | sort;"
+        " sha256sum /etc/systemd/system/prometheus.service; systemctl show --property=MainPID,ActiveState prometheus"
+    )
+
+
+def alerts_in_repository() -> set[str]:
+    documents = [yaml.safe_load(path.read_text(encoding="utf-8")) for path in RULES.glob("*.yml")]
+    return {rule["alert"] for document in documents for group in document["groups"] for rule in group["rules"]}
+
+
+def alerts_loaded(ask: Callable[..., Any]) -> set[str]:
+    return {rule["name"] for group in ask("/api/v1/rules")["groups"] for rule in group["rules"]}
+
+
+def test_every_host_is_read(ask: Callable[..., Any]) -> None:
+    expected = {("node", HOST), ("node", WATCHED), ("prometheus", HOST)}
+    deadline = time.monotonic() + 60
+    while True:
+        targets = ask("/api/v1/targets", state="active")["activeTargets"]
+        found = {(target["labels"]["job"], target["labels"]["instance"]): target for target in targets}
+        up = {name for name, target in found.items() if target["health"] == "up"}
+        if up == expected or time.monotonic() > deadline:
+            break
+        time.sleep(1)
+    assert set(found) == expected
+    assert up == expected, [target["lastError"] for target in targets]
+    labels = found["node", WATCHED]["labels"]
+    assert labels == {"job": "node", "instance": WATCHED, "group": "postgresql", "role": "node", "site": "main"}
+
+
+@pytest.mark.parametrize("login", [None, "operator:wrong", "someone:{password}", "operator:"])
+def test_wrong_log_in_is_refused(ask: Callable[..., Any], password: str, login: str | None) -> None:
+    for path in ("/api/v1/targets", "/metrics", "/-/ready", "/"):
+        with pytest.raises(urllib.error.HTTPError) as refused:
+            ask(path, login=login.format(password=password) if login else None)
+        assert refused.value.code == 401
+
+
+def test_plain_http_is_refused(ask: Callable[..., Any]) -> None:
+    with pytest.raises(urllib.error.HTTPError) as refused:
+        ask("/metrics", scheme="http")
+    assert refused.value.code == 400
+
+
+def test_password_is_nowhere_to_be_read(server: Host, ask: Callable[..., Any], password: str) -> None:
+    assert password not in ask("/api/v1/status/config")["yaml"]
+    assert password not in server.check_output("systemctl cat prometheus; ps -eo args; journalctl --no-pager -o cat")
+    assert server.check_output("find /etc/prometheus /etc/pki/bank/prometheus/tls.key -type f -perm /007") == ""
+    assert server.check_output("stat --format='%a %U %G' /etc/prometheus/web_password") == "640 root prometheus"
+
+
+def test_all_rules_are_loaded_and_healthy(ask: Callable[..., Any]) -> None:
+    assert len(alerts_in_repository()) >= 14
+    assert alerts_loaded(ask) == alerts_in_repository()
+    assert [
+        rule for group in ask("/api/v1/rules")["groups"] for rule in group["rules"] if rule["health"] == "err"
+    ] == []
+
+
+def test_watchdog_fires(ask: Callable[..., Any]) -> None:
+    firing = {alert["labels"]["alertname"] for alert in ask("/api/v1/alerts")["alerts"] if alert["state"] == "firing"}
+    assert "Watchdog" in firing
+
+
+def test_rules_pass_their_unit_tests(server: Host) -> None:
+    server.run_expect([0], "rm -rf /root/rules && mkdir /root/rules")
+    subprocess.run(["docker", "cp", f"{RULES.parent}/.", f"{HOST}:/root/rules"], check=True)
+    tested = server.run("/opt/prometheus/current/bin/promtool test rules /root/rules/tests/*.yml")
+    assert tested.rc == 0, tested.stdout
+    assert tested.stdout.count("SUCCESS") == len(list(RULES.glob("*.yml")))
+
+
+def test_every_alert_has_a_unit_test_and_all_annotations() -> None:
+    tests = "\n".join(path.read_text(encoding="utf-8") for path in (RULES.parent / "tests").glob("*.yml"))
+    for path in RULES.glob("*.yml"):
+        for group in yaml.safe_load(path.read_text(encoding="utf-8"))["groups"]:
+            for rule in group["rules"]:
+                assert f"alertname: {rule['alert']}\n" in tests, rule["alert"]
+                assert rule["labels"]["severity"] in {"p1", "p2", "p3", "p4"}, rule["alert"]
+                assert rule["annotations"]["summary"], rule["alert"]
+                assert "$value" in rule["annotations"]["description"], rule["alert"]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("CapabilityBoundingSet", ""),
+        ("NoNewPrivileges", "yes"),
+        ("ProtectSystem", "strict"),
+        ("ProtectHome", "yes"),
+        ("PrivateTmp", "yes"),
+        ("PrivateDevices", "yes"),
+        ("MemoryDenyWriteExecute", "yes"),
+        ("ReadWritePaths", "/var/lib/prometheus"),
+        ("LimitNOFILE", "65536"),
+        ("Restart", "always"),
+        ("User", "prometheus"),
+    ],
+)
+def test_sandbox_is_effective(server: Host, name: str, value: str) -> None:
+    assert server.check_output(f"systemctl show --property={name} --value prometheus") == value
+
+
+def test_exposure_stays_low(server: Host) -> None:
+    assert server.run("systemd-analyze security --threshold=15 prometheus.service").rc == 0
+
+
+def test_rule_that_left_the_repository_leaves_the_host(server: Host, ask: Callable[..., Any], tmp_path: Path) -> None:
+    before = process(server)
+    kept = tmp_path / "prometheus.yml"
+    kept.write_text((RULES / "prometheus.yml").read_text(encoding="utf-8"), encoding="utf-8")
+    answer = converge(prometheus_rule_directories=[str(tmp_path)])
+    assert answer.returncode == 0, answer.stdout
+    assert alerts_loaded(ask) == {"Watchdog", "PrometheusConfigReloadFailed", "PrometheusRuleFailures"}
+    assert process(server) == before
+
+
+def test_run_that_was_cut_off_before_its_reload_is_made_good(server: Host, ask: Callable[..., Any]) -> None:
+    # As the run before would have left it: the rules are written, and nobody told Prometheus.
+    server.run_expect([0], "sed -i /Watchdog/d /etc/prometheus/rules.yml")
+    answer = converge()
+    assert answer.returncode == 0, answer.stdout
+    assert alerts_loaded(ask) == alerts_in_repository()
+    server.run_expect([0], "touch /etc/prometheus/rules.yml")
+    answer = converge()
+    assert answer.returncode == 0, answer.stdout
+    assert "Reload Prometheus]" in answer.stdout
+    assert "Reload Prometheus]" not in converge().stdout
+
+
+def test_broken_rule_changes_nothing(server: Host, ask: Callable[..., Any], tmp_path: Path) -> None:
+    before = state(server)
+    (tmp_path / "broken.yml").write_text(
+        "groups:\n- name: broken\n  rules:\n  - alert: Broken\n    expr: sum(up\n", encoding="utf-8"
+    )
+    answer = converge(prometheus_rule_directories=[str(tmp_path)])
+    assert answer.returncode != 0
+    assert "parse error" in answer.stdout
+    assert state(server) == before
+    assert alerts_loaded(ask) == alerts_in_repository()
+
+
+def test_file_that_is_no_rule_file_is_named(server: Host, tmp_path: Path) -> None:
+    before = state(server)
+    (tmp_path / "wrong.yml").write_text("groups: [\n", encoding="utf-8")
+    answer = converge(prometheus_rule_directories=[str(tmp_path)])
+    assert answer.returncode != 0
+    assert f"{tmp_path}/wrong.yml is not YAML" in " ".join(answer.stdout.split())
+    assert state(server) == before
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "sentence"),
+    [
+        ("prometheus_retention_size", "900TB", "lower prometheus_retention_size or move prometheus_data_directory"),
+        ("prometheus_retention_time", "a month", "write them like 30d and 10GB"),
+        ("vault_prometheus_web_password", "é" * 37, "needs 16 to 72 bytes"),
+        ("vault_prometheus_web_password", "short", "needs 16 to 72 bytes"),
+    ],
+)
+def test_bad_input_is_refused(server: Host, name: str, value: str, sentence: str) -> None:
+    before = state(server)
+    answer = converge(**{name: value})
+    assert answer.returncode != 0
+    assert sentence in " ".join(answer.stdout.split())
+    assert state(server) == before
+
+
+def test_restart_keeps_the_data(server: Host, ask: Callable[..., Any]) -> None:
+    oldest = 'min_over_time(timestamp(up{job="prometheus"})[1h:1s])'
+    before = float(ask("/api/v1/query", query=oldest)["result"][0]["value"][1])
+    server.run_expect([0], "systemctl restart prometheus")
+    deadline = time.monotonic() + 30
+    while True:
+        try:
+            ask("/-/ready")
+            break
+        except (urllib.error.URLError, ConnectionError):
+            assert time.monotonic() < deadline
+            time.sleep(1)
+    assert float(ask("/api/v1/query", query=oldest)["result"][0]["value"][1]) == pytest.approx(before, abs=2)
