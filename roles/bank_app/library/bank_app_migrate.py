@@ -1,4 +1,3 @@
-#!/usr/bin/python
 """Runs the bank's database migrations as the owner of the database."""
 
 from __future__ import annotations
@@ -79,7 +78,9 @@ def main() -> None:
     code, out, error = module.run_command(command, environ_update=environment, cwd="/")
     message = (out.strip() or error.strip()) if code == 0 else (error.strip() or out.strip())
     if code:
-        module.fail_json(msg=message[-2000:] or f"{options['program']} migrate ended with {code}", message=message[-2000:])
+        module.fail_json(
+            msg=message[-2000:] or f"{options['program']} migrate ended with {code}", message=message[-2000:]
+        )
     module.exit_json(changed="nothing to do" not in message, message=message)
 
 

@@ -1,4 +1,3 @@
-#!/usr/bin/python
 """Looks at the releases of the bank on a host, and switches between them."""
 
 from __future__ import annotations
@@ -81,10 +80,6 @@ previous:
   description: Release to go back to, or nothing.
   type: str
   returned: always
-running:
-  description: Release that the running process was started from, or nothing.
-  type: str
-  returned: always
 ready:
   description: Whether the service answers that it is ready.
   type: bool
@@ -132,7 +127,7 @@ def text(path: Path) -> str:
 
 def linked(link: Path) -> str:
     """Return the name of the release that a link leads to."""
-    return Path(os.readlink(link)).name if link.is_symlink() else ""
+    return link.readlink().name if link.is_symlink() else ""
 
 
 def same(left: Path, right: Path) -> bool:
@@ -227,20 +222,18 @@ class Host:
         service = self.service()
         reasons = self.waiting()
         active = service.get("ActiveState") == "active"
-        running = ""
         if active:
             try:
-                pid = service["MainPID"]
-                running = Path(os.readlink(f"/proc/{pid}/cwd")).name
-                started = started_at(pid)
-                late = [name for name, (live, _) in self.files.items() if live.exists() and live.stat().st_mtime > started]
-                reasons += [f"{name} not read yet" for name in late]
+                started = started_at(service["MainPID"])
             except OSError:
                 active = False
-        if not active:
+        if active:
+            # What came into force after the process was started is not in use yet: a run was cut off.
+            used = {"release": self.current, **{name: live for name, (live, _) in self.files.items()}}
+            late = [name for name, path in used.items() if os.path.lexists(path) and path.lstat().st_mtime > started]
+            reasons += [f"{name} in force, but not in use" for name in late]
+        else:
             reasons.append("not running")
-        elif running != linked(self.current):
-            reasons.append(f"process still of release {running}")
         if service.get("UnitFileState") != "enabled":
             reasons.append("not started after a boot")
         marker = self.releases / self.version / MARKER
@@ -249,7 +242,6 @@ class Host:
             "checksum": text(marker),
             "current": linked(self.current),
             "previous": linked(self.previous),
-            "running": running,
             "ready": active and self.ready(),
             "reasons": reasons,
         }

@@ -1,4 +1,3 @@
-#!/usr/bin/python
 """Takes an instance of the bank out of HAProxy's rotation and brings it back, each with proof."""
 
 from __future__ import annotations

@@ -1,0 +1,224 @@
+"""What customers, operators and auditors find, before, during and after a change of release."""
+
+import json
+import os
+import re
+import shlex
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import testinfra
+import yaml
+from testinfra.host import Host
+
+PROJECT = Path(__file__).parents[3]
+EPHEMERAL = Path(os.environ["MOLECULE_EPHEMERAL_DIRECTORY"])
+SECRETS = PROJECT / ".lab/molecule-secrets.yml"
+NODES = ["bank-app-node1", "bank-app-node2"]
+PKI = "/etc/pki/bank/bank"
+BANK = "bank.bank.internal"
+READY = "https://localhost:8000/health/ready"
+
+
+class UnsafeLoader(yaml.SafeLoader):
+    """Reads Ansible's marked strings as they are."""
+
+
+UnsafeLoader.add_constructor("!unsafe", lambda loader, node: loader.construct_scalar(node))
+
+
+@pytest.fixture(scope="session")
+def secrets() -> dict[str, str]:
+    return yaml.load(SECRETS.read_text(encoding="utf-8"), UnsafeLoader)
+
+
+@pytest.fixture(params=NODES)
+def node(request: pytest.FixtureRequest) -> Host:
+    return testinfra.get_host(f"docker://{request.param}")
+
+
+@pytest.fixture(scope="session")
+def data() -> Host:
+    return testinfra.get_host("docker://bank-app-data1")
+
+
+def playbook(name: str, **variables: object) -> tuple[int, str]:
+    """Run a playbook of the project against the scenario's hosts."""
+    options = [
+        "--inventory",
+        EPHEMERAL / "inventory",
+        "--extra-vars",
+        f"@{SECRETS}",
+        "--extra-vars",
+        json.dumps(variables),
+    ]
+    environment = os.environ | {"ANSIBLE_FORCE_COLOR": "0", "NO_COLOR": "1"}
+    command = ["ansible-playbook", *options, PROJECT / "playbooks" / f"{name}.yml"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment, cwd=PROJECT)
+    return done.returncode, done.stdout + done.stderr
+
+
+def release(version: str) -> dict[str, str]:
+    """Return the variables that install a release built for this test."""
+    archive = EPHEMERAL / f"releases/bank-{version}-cp311-linux-x86_64.tar.gz"
+    return {"platform_version_bank": version, "bank_app_release_file": str(archive)}
+
+
+def changed(output: str) -> dict[str, int]:
+    """Return the number of changes of each host, from the recap."""
+    return {host: int(count) for host, count in re.findall(r"^(\S+)\s+: ok=\d+\s+changed=(\d+)", output, re.MULTILINE)}
+
+
+def current(node: Host) -> str:
+    return node.check_output("readlink /opt/bank/current").removeprefix("releases/")
+
+
+def ask(node: Host, url: str, *, certificate: bool = True) -> tuple[int, str]:
+    own = f"--cert {PKI}/tls.crt --key {PKI}/tls.key" if certificate else ""
+    answer = node.run(f"curl -s --max-time 10 --cacert {PKI}/ca.crt {own} -w '\\n%{{http_code}}' {url}")
+    body, _, status = answer.stdout.rpartition("\n")
+    return int(status), body
+
+
+def nodes() -> list[Host]:
+    return [testinfra.get_host(f"docker://{name}") for name in NODES]
+
+
+@pytest.fixture
+def traffic(data: Host) -> Iterator[None]:
+    """Ask the bank for its log-in page through the load balancer all the time; every answer must be good."""
+    name = f"steady-{os.getpid()}"
+    loop = (
+        f"while [ -e /run/{name} ]; do curl -s -o /dev/null --max-time 10 --cacert /etc/pki/bank/haproxy/ca.crt "
+        f"--resolve {BANK}:443:127.0.0.1 -w '%{{http_code}} ' https://{BANK}/login >> /run/{name}.log; sleep 0.1; done"
+    )
+    data.check_output(f"touch /run/{name}; (setsid sh -c {shlex.quote(loop)} > /dev/null 2>&1 &)")
+    try:
+        yield
+    finally:
+        data.run(f"rm -f /run/{name}; sleep 1")
+        answers = data.check_output(f"cat /run/{name}.log").split()
+        assert len(answers) > 20
+        assert set(answers) == {"200"}
+
+
+def test_login_page_over_both_sided_tls(node: Host) -> None:
+    status, page = ask(node, "https://localhost:8000/login")
+    assert status == 200
+    assert "<form" in page
+    assert ask(node, "https://localhost:8000/login", certificate=False)[0] == 0
+
+
+def test_schema_is_migrated_and_the_application_is_not_its_owner(data: Host) -> None:
+    owner = "SELECT DISTINCT tableowner FROM pg_tables WHERE schemaname = 'public'"
+    query = f"runuser -u postgres -- psql -At bank -c {shlex.quote(owner)}"
+    assert data.check_output(query) == "bank_owner"
+
+
+def test_unit_is_sandboxed_as_systemd_sees_it(node: Host) -> None:
+    wanted = "User,NoNewPrivileges,ProtectSystem,PrivateDevices,MemoryDenyWriteExecute,MemoryMax,CapabilityBoundingSet"
+    shown = node.check_output(f"systemctl show bank.service --property={wanted}")
+    assert dict(line.split("=", 1) for line in shown.splitlines()) == {
+        "User": "bank",
+        "NoNewPrivileges": "yes",
+        "ProtectSystem": "strict",
+        "PrivateDevices": "yes",
+        "MemoryDenyWriteExecute": "yes",
+        "MemoryMax": str(1024**3),
+        "CapabilityBoundingSet": "",
+    }
+    assert node.service("bank").is_enabled
+
+
+def test_secrets_are_where_they_may_be(node: Host, secrets: dict[str, str]) -> None:
+    config = node.file("/etc/bank/bank.toml")
+    assert (config.user, config.group, config.mode) == ("root", "bank", 0o640)
+    used = {name: value[:32] for name, value in secrets.items() if name.startswith(("vault_bank", "vault_redis"))}
+    assert used["vault_bank_database_password"] in config.content_string
+    assert used["vault_bank_database_owner_password"] not in config.content_string
+    for name, value in used.items():
+        found = node.run(f"grep -rlsF {value} /etc/systemd /opt/bank/current/bin /var/log /run/bank /root /tmp")
+        assert found.stdout == "", name
+    owner = used["vault_bank_database_owner_password"]
+    assert node.run(f"grep -rlsF {owner} /etc /opt/bank /var/log").stdout == ""
+
+
+def test_log_rotates_and_is_written_on(node: Host) -> None:
+    ask(node, "https://localhost:8000/login")
+    node.check_output("logrotate --force /etc/logrotate.d/bank")
+    ask(node, "https://localhost:8000/login")
+    log = node.file("/var/log/bank/bank.json")
+    assert (log.user, log.mode) == ("bank", 0o640)
+    assert all(json.loads(line)["service"]["name"] == "bank" for line in log.content_string.splitlines())
+    assert log.content_string
+
+
+def test_unchanged_run_changes_nothing_and_costs_little() -> None:
+    code, output = playbook("application")
+    assert code == 0, output
+    assert set(changed(output).values()) == {0}
+    assert "Switch the instance" not in output
+
+
+@pytest.mark.usefixtures("traffic")
+def test_upgrade_loses_no_request() -> None:
+    code, output = playbook("application", **release("0.1.1"))
+    assert code == 0, output
+    assert [current(node) for node in nodes()] == ["0.1.1", "0.1.1"]
+    for node in nodes():
+        assert ask(node, READY)[0] == 200
+        assert node.check_output("readlink /opt/bank/previous") == "releases/0.1.0"
+
+
+@pytest.mark.usefixtures("traffic")
+@pytest.mark.parametrize(
+    ("version", "sentence"),
+    [
+        # Refused before anything is touched; and seen only once it runs, so the host goes back.
+        ("0.1.2", "bank-app-node1 was not switched to release 0.1.2 and goes on as before"),
+        ("0.1.3", "Release 0.1.1 serves there as before; hosts after it were not touched"),
+    ],
+)
+def test_release_that_does_not_work_is_refused(version: str, sentence: str) -> None:
+    started = [node.check_output("systemctl show bank --property=MainPID") for node in nodes()]
+    code, output = playbook("application", bank_app_ready_seconds=4, **release(version))
+    assert code != 0
+    assert sentence in " ".join(output.split())
+    assert "spoiled on purpose" in output
+    assert [current(node) for node in nodes()] == ["0.1.1", "0.1.1"]
+    assert [ask(node, READY)[0] for node in nodes()] == [200, 200]
+    after = [node.check_output("systemctl show bank --property=MainPID") for node in nodes()]
+    assert after[1] == started[1]
+    assert (after[0] == started[0]) == (version == "0.1.2")
+
+
+@pytest.mark.usefixtures("traffic")
+def test_configuration_change_goes_host_by_host() -> None:
+    code, output = playbook("application", bank_app_log_level="warning", **release("0.1.1"))
+    assert code == 0, output
+    assert output.count("Restart the bank") == 2
+    for node in nodes():
+        assert 'level = "warning"' in node.file("/etc/bank/bank.toml").content_string
+
+
+@pytest.mark.usefixtures("traffic")
+def test_rolling_restart_loses_no_request() -> None:
+    started = [node.check_output("systemctl show bank --property=MainPID") for node in nodes()]
+    code, output = playbook("rolling_restart", **release("0.1.1"))
+    assert code == 0, output
+    after = [node.check_output("systemctl show bank --property=MainPID") for node in nodes()]
+    assert all(before != now for before, now in zip(started, after, strict=True))
+
+
+@pytest.mark.usefixtures("traffic")
+def test_rollback_goes_to_the_release_before_and_only_once() -> None:
+    code, output = playbook("rollback")
+    assert code == 0, output
+    assert [current(node) for node in nodes()] == ["0.1.0", "0.1.0"]
+    assert [ask(node, READY)[0] for node in nodes()] == [200, 200]
+    code, output = playbook("rollback")
+    assert code != 0
+    assert "No host of the bank has a release to go back to" in " ".join(output.split())
+    assert [current(node) for node in nodes()] == ["0.1.0", "0.1.0"]
