@@ -48,6 +48,8 @@ def server() -> Host:
 def changed(server: Host) -> dict[str, str]:
     """Declare a further role with a database and an address; the last test here takes them out again."""
     before = process(server)
+    # By hand, against the declaration.
+    sql(server, "ALTER SYSTEM SET log_lock_waits = off")
     users = [
         {"name": "bank_owner", "password": "{{ vault_bank_database_owner_password }}"},
         {"name": "bank_app", "password": "{{ vault_bank_database_password }}", "connection_limit": 40},
@@ -67,6 +69,7 @@ def test_access_and_roles_change_without_a_restart(server: Host, changed: dict[s
     assert changed["after"] == changed["before"]
     assert sql(server, "SELECT count(*) FROM pg_hba_file_rules WHERE address = '192.0.2.0'") == "1"
     assert sql(server, "SHOW work_mem") == "5MB"
+    assert sql(server, "SHOW log_lock_waits") == "on"
     assert sql(server, "SELECT rolconnlimit FROM pg_roles WHERE rolname = 'bank_app'") == "40"
     assert sql(server, "SELECT pg_has_role('visitor', 'pg_monitor', 'member')") == "t"
     rights = sql(server, "SELECT datacl FROM pg_database WHERE datname = 'guests'")

@@ -1,5 +1,5 @@
 -- What the files on disk mean for the running server: errors in them, settings that wait for a restart,
--- and whether a file is newer than the last reload.
+-- whether a file is newer than the last reload, and declared settings that ALTER SYSTEM overrides.
 WITH settings AS (
     SELECT f.*, s.context
     FROM pg_file_settings AS f
@@ -27,4 +27,8 @@ SELECT
     (
         SELECT bool_or((pg_stat_file(path, true)).modification > pg_conf_load_time())
         FROM jsonb_array_elements_text(%(files)s::jsonb) AS path
-    ) AS reload
+    ) AS reload,
+    ARRAY(
+        SELECT name FROM pg_file_settings
+        WHERE sourcefile LIKE '%%/postgresql.auto.conf' AND name IN (SELECT jsonb_array_elements_text(%(names)s::jsonb))
+    ) AS overridden
