@@ -94,7 +94,9 @@ def traffic(data: Host) -> Iterator[None]:
         f"while [ -e /run/{name} ]; do curl -s -o /dev/null --max-time 10 --cacert /etc/pki/bank/haproxy/ca.crt "
         f"--resolve {BANK}:443:127.0.0.1 -w '%{{http_code}} ' https://{BANK}/login >> /run/{name}.log; sleep 0.1; done"
     )
-    data.check_output(f"touch /run/{name}; (setsid sh -c {shlex.quote(loop)} > /dev/null 2>&1 &)")
+    data.check_output(
+        f"rm -f /run/{name}.log; touch /run/{name}; (setsid sh -c {shlex.quote(loop)} > /dev/null 2>&1 &)"
+    )
     try:
         yield
     finally:
@@ -222,3 +224,15 @@ def test_rollback_goes_to_the_release_before_and_only_once() -> None:
     assert code != 0
     assert "No host of the bank has a release to go back to" in " ".join(output.split())
     assert [current(node) for node in nodes()] == ["0.1.0", "0.1.0"]
+
+
+def test_release_that_changed_under_its_version_is_refused() -> None:
+    node, marker = nodes()[0], "/opt/bank/releases/0.1.0/.installed-from"
+    before = node.check_output(f"cat {marker}")
+    node.check_output(f"echo {'0' * 64} > {marker}")
+    try:
+        code, output = playbook("application")
+        assert code != 0
+        assert "a release never changes" in " ".join(output.split())
+    finally:
+        node.check_output(f"echo {before} > {marker}")

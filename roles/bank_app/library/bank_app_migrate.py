@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from ansible.module_utils.basic import AnsibleModule
+
 DOCUMENTATION = r"""
 module: bank_app_migrate
 short_description: Bring the bank's database schema to that of a release
@@ -48,8 +50,6 @@ message:
   type: str
   returned: always
 """
-
-from ansible.module_utils.basic import AnsibleModule
 
 
 def main() -> None:

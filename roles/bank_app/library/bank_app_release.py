@@ -2,6 +2,18 @@
 
 from __future__ import annotations
 
+import filecmp
+import json
+import os
+import shutil
+import ssl
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+from ansible.module_utils.basic import AnsibleModule
+
 DOCUMENTATION = r"""
 module: bank_app_release
 short_description: Look at the bank's releases on a host, switch them, go back, remove old ones
@@ -101,18 +113,6 @@ removed:
   type: list
   returned: action is accept
 """
-
-import filecmp
-import json
-import os
-import shutil
-import ssl
-import time
-import urllib.error
-import urllib.request
-from pathlib import Path
-
-from ansible.module_utils.basic import AnsibleModule
 
 MARKER = ".installed-from"
 

@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import csv
+import socket as sockets
+import time
+
+from ansible.module_utils.basic import AnsibleModule
+
 DOCUMENTATION = r"""
 module: bank_app_rotation
 short_description: Drain a server of HAProxy, or make it ready again, and prove it
@@ -54,12 +60,6 @@ was:
   type: str
   returned: always
 """
-
-import csv
-import socket as sockets
-import time
-
-from ansible.module_utils.basic import AnsibleModule
 
 MAINTENANCE, DRAIN = 0x01 | 0x02 | 0x04 | 0x20, 0x08 | 0x10
 
