@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,7 @@ BANK = "https://localhost:8443"
 PROMETHEUS = "https://localhost:9090"
 AUTHORITY_CERTIFICATE = AUTHORITY / "ca.crt"
 CUSTOMER = "user@demo.local"
+RECOVERY_SECONDS = 60
 TOKEN = re.compile(r'name="csrf_token"[^>]*value="([^"]+)"')
 
 
@@ -106,12 +108,24 @@ def prometheus_query(expression: str, password: str) -> list[dict]:
     return answer.json()["data"]["result"]
 
 
+def wait_until(condition: Callable[[], bool], what: str) -> None:
+    """Wait until the condition holds."""
+    deadline = time.monotonic() + RECOVERY_SECONDS
+    while time.monotonic() < deadline:
+        if condition():
+            return
+        time.sleep(1)
+    pytest.fail(f"not within {RECOVERY_SECONDS} s: {what}")
+
+
 class Customer(requests.Session):
     """A customer's browser, without the pictures: follows forms and keeps cookies."""
 
     def __init__(self, base: str = BANK) -> None:
         super().__init__()
         self.base = base
+        # The lab's own authority must be enough, whatever this machine's environment trusts.
+        self.trust_env = False
         self.verify = str(AUTHORITY_CERTIFICATE)
         # What a browser sends with a form, and what the bank checks it against.
         self.headers["Referer"] = f"{base}/"

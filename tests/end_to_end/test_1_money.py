@@ -7,7 +7,7 @@ from decimal import Decimal
 
 import requests
 
-from .conftest import AUTHORITY_CERTIFICATE, BANK, Customer, prometheus_query
+from .conftest import AUTHORITY_CERTIFICATE, BANK, TOKEN, Customer, prometheus_query, wait_until
 
 KEY = re.compile(r'name="key"[^>]*value="([^"]+)"')
 OPTION = re.compile(r'<option[^>]*value="([0-9a-f-]{36})"')
@@ -80,8 +80,7 @@ def test_a_session_holds_on_every_instance_and_ends_at_log_out(customer: Custome
     # More requests than instances, so that the load balancer has used each of them.
     assert {customer.page("/accounts").status_code for _ in range(9)} == {200}
     cookies = customer.cookies.copy()
-    customer.submit("/accounts" if "csrf_token" in customer.page("/accounts").text else "/transfer")
-    token = re.search(r'name="csrf_token"[^>]*value="([^"]+)"', customer.page("/accounts").text)
+    token = TOKEN.search(customer.page("/accounts").text)
     assert token, "no page offers log-out"
     customer.post(f"{BANK}/logout", data={"csrf_token": token[1]}, timeout=10)
     customer.cookies.update(cookies)
@@ -116,6 +115,6 @@ def test_prometheus_sees_every_host_and_every_instance(secret: dict[str, str], l
 def test_prometheus_counts_the_transfers(customer: Customer, secret: dict[str, str]) -> None:
     fields, _, _ = transfer_form(customer)
     customer.submit("/transfer", **fields)
+    query = 'sum(bank_transfers_total{outcome="completed"})'
     password = secret["vault_prometheus_web_password"]
-    samples = prometheus_query('sum(bank_transfers_total{outcome="completed"})', password)
-    assert samples and float(samples[0]["value"][1]) >= 1
+    wait_until(lambda: float(prometheus_query(query, password)[0]["value"][1]) >= 1, "Prometheus counts a transfer")

@@ -1,17 +1,15 @@
 """What an operator relies on: nothing to do means nothing done, ports open only to those who need them, restarts."""
 
-import time
 from collections.abc import Callable
 
 import docker
 import pytest
 import requests
 
-from .conftest import AUTHORITY_CERTIFICATE, BANK, Customer, prometheus_query, run_playbook
+from .conftest import AUTHORITY_CERTIFICATE, BANK, Customer, prometheus_query, run_playbook, wait_until
 
 Execute = Callable[..., tuple[int, str]]
 CONNECT = "import socket, sys; socket.create_connection((sys.argv[1], int(sys.argv[2])), 2).close()"
-RECOVERY_SECONDS = 60
 
 
 def test_a_second_run_changes_nothing() -> None:
@@ -45,16 +43,6 @@ def test_a_port_is_open_to_the_groups_that_need_it_alone(
 ) -> None:
     code, output = on(source, "python3", "-c", CONNECT, target, str(port))
     assert (code == 0) == allowed, output
-
-
-def wait_until(condition: Callable[[], bool], what: str) -> None:
-    """Wait until the condition holds."""
-    deadline = time.monotonic() + RECOVERY_SECONDS
-    while time.monotonic() < deadline:
-        if condition():
-            return
-        time.sleep(1)
-    pytest.fail(f"not within {RECOVERY_SECONDS} s: {what}")
 
 
 def test_the_bank_answers_while_an_instance_is_down(on: Execute, secret: dict[str, str]) -> None:
