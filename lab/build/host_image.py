@@ -41,6 +41,8 @@ def build(output: Path) -> None:
         f'chroot "$1" systemctl mask {MASKED_UNITS}',
         'chroot "$1" systemctl disable firewalld.service',
         f'chroot "$1" sh -c "rm -rf {REMOVED}"',
+        # EL gives 26 to postgres; Debian gives it to a group that nothing here uses.
+        'chroot "$1" groupdel tape',
         # EL's shell is bash; scripts must not come to depend on Debian's dash, nor fail on it.
         'chroot "$1" ln -sf bash /usr/bin/sh',
         f"copy-in {OVERLAY}/etc {OVERLAY}/usr /",
