@@ -47,8 +47,13 @@ def pytest_folder(folder: Path) -> Check:
 
 def lint_checks() -> list[Check]:
     """Return the static checks."""
+    # A template is no script before it is rendered.
     tracked = subprocess.run(
-        ["git", "grep", "-lIE", "^#!.*\\b(ba)?sh$"], cwd=PROJECT, capture_output=True, text=True, check=False
+        ["git", "grep", "-lIE", "^#!.*\\b(ba)?sh$", "--", ":!*.j2"],
+        cwd=PROJECT,
+        capture_output=True,
+        text=True,
+        check=False,
     ).stdout.split()
     python = ["lab", "tests", "plugins", "benchmarks", "molecule", "roles"]
     commands = {
@@ -110,6 +115,9 @@ def run(check: Check) -> tuple[bool, float, Path]:
                     timeout=CHECK_SECONDS,
                     check=False,
                 ).returncode
+            except FileNotFoundError as error:
+                stream.write(f"\n{error}: run make to complete the virtual environment\n")
+                code = 1
             except subprocess.TimeoutExpired:
                 stream.write(f"\nended after {CHECK_SECONDS} s\n")
                 code = 1
