@@ -43,7 +43,7 @@ lint: $(STAMP) ## Run the static checks alone
 	@$(PYTHON) -m tests.runner lint
 
 benchmark: $(STAMP) ## Measure the converge figures of benchmarks/README.md (about 20 minutes)
-	@$(PYTHON) -m benchmarks.converge
+	@$(PYTHON) -m benchmarks.converge --settings
 
 clean: ## Remove the lab's hosts, data, keys and passwords; builds stay in the cache
 	@if [ -x $(PYTHON) ]; then $(PYTHON) -m lab clean; else rm -rf .lab; fi

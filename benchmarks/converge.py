@@ -1,6 +1,6 @@
 """Measure the first and the unchanged run of site.yml: seconds and tasks, how they grow, and what the settings give.
 
-Usage: python -m benchmarks.converge [--sizes 2 10] [--output FILE]
+Usage: python -m benchmarks.converge [--sizes 2 10] [--settings] [--output FILE]
 
 Runs in a lab of its own (LAB_NAME=bank-benchmark), one measurement at a time, and removes it at the end.
 """
@@ -117,6 +117,7 @@ def main() -> None:
     """Parse the command line, measure and write the figures."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--sizes", type=int, nargs="+", default=[2, 10])
+    parser.add_argument("--settings", action="store_true", help="also measure the smallest site without each setting")
     parser.add_argument("--output", type=Path, default=PROJECT / "benchmarks" / "converge.json")
     arguments = parser.parse_args()
     runs = []
@@ -125,7 +126,8 @@ def main() -> None:
         try:
             start_hosts(site)
             runs.append(measure(site, size, "first run"))
-            alternatives = ALTERNATIVES if size == min(arguments.sizes) else {"as configured": {}}
+            compared = arguments.settings and size == min(arguments.sizes)
+            alternatives = ALTERNATIVES if compared else {"as configured": {}}
             runs += [measure(site, size, f"unchanged, {name}", **more) for name, more in alternatives.items()]
         finally:
             remove_hosts(site)
