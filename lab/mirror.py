@@ -144,7 +144,7 @@ def prepare(client: docker.DockerClient, console: Console) -> bool:
             f"{release.name} {release.version}": lambda release=release: build_release(release)
             for release in go_releases
         },
-        **({f"bank {chosen['bank']}": build_bank} if (APP / "build_release.py").exists() else {}),
+        f"bank {chosen['bank']}": build_bank,
     }
     progress = Progress(console, list(jobs))
 

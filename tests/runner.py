@@ -39,7 +39,8 @@ class Check:
 def pytest_folder(folder: Path) -> Check:
     """Return the check of one folder below tests/."""
     stages = {"end_to_end": "end_to_end", "preflight": "hosts"}
-    commands = [["pytest", "-q", "--strict-markers", "-rs", str(folder.relative_to(PROJECT))]]
+    pytest = [sys.executable, "-m", "pytest", "-q", "--strict-markers", "-rs"]
+    commands = [[*pytest, str(folder.relative_to(PROJECT))]]
     if folder.name == "end_to_end":
         commands.insert(0, [sys.executable, "-m", "lab", "up"])
     return Check(folder.name, folder.name, stages.get(folder.name, "lint"), commands)
