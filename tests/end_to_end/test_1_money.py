@@ -103,13 +103,17 @@ def test_the_public_sees_neither_metrics_nor_the_reason_of_a_failure() -> None:
 
 
 def test_prometheus_sees_every_host_and_every_instance(secret: dict[str, str], lab_hosts: dict) -> None:
-    up = prometheus_query("up", secret["vault_prometheus_web_password"])
-    state = {(sample["metric"]["job"], sample["metric"]["instance"]): sample["value"][1] for sample in up}
-    assert set(state.values()) == {"1"}, state
-    assert {host for job, host in state if job == "node"} == set(lab_hosts)
-    assert {host for job, host in state if job == "bank"} == {
-        name for name, host in lab_hosts.items() if "bank_app" in host.groups
-    }
+    expected = {("node", name) for name in lab_hosts}
+    expected |= {("bank", name) for name, host in lab_hosts.items() if "bank_app" in host.groups}
+    expected |= {("haproxy", name) for name, host in lab_hosts.items() if "load_balancer" in host.groups}
+
+    def every_target_is_up() -> bool:
+        samples = prometheus_query("up", secret["vault_prometheus_web_password"])
+        state = {(sample["metric"]["job"], sample["metric"]["instance"]): sample["value"][1] for sample in samples}
+        return expected <= set(state) and set(state.values()) == {"1"}
+
+    # A server that has just started scrapes each target for the first time within one interval.
+    wait_until(every_target_is_up, "Prometheus sees every host and every instance up")
 
 
 def test_prometheus_counts_the_transfers(customer: Customer, secret: dict[str, str]) -> None:
