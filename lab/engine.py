@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import time
+from pathlib import Path
 
 import docker
 from docker.errors import DockerException
@@ -43,6 +44,22 @@ def answers() -> bool:
         return False
 
 
+# Where the engine notes its processes; a machine that was cut off leaves these behind.
+PROCESS_FILES = {
+    Path("/var/run/docker.pid"): "dockerd",
+    Path("/var/run/docker/containerd/containerd.pid"): "containerd",
+}
+
+
+def forget_dead_processes() -> None:
+    """Remove notes of processes that are gone, because their numbers may belong to others by now."""
+    for file, program in PROCESS_FILES.items():
+        if file.exists():
+            name = Path("/proc", file.read_text(encoding="utf-8").strip(), "comm")
+            if not name.exists() or name.read_text(encoding="utf-8").strip() != program:
+                file.unlink()
+
+
 def start_daemon() -> None:
     """Start Debian's engine in the background and wait until it answers.
 
@@ -53,6 +70,7 @@ def start_daemon() -> None:
     if os.path.isdir("/run/systemd/system"):
         subprocess.run(["systemctl", "start", "docker.service"], check=False)
     else:
+        forget_dead_processes()
         with log.open("a") as stream:
             subprocess.Popen(["dockerd"], stdout=stream, stderr=stream, start_new_session=True)
     deadline = time.monotonic() + START_SECONDS

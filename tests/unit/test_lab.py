@@ -1,12 +1,13 @@
 """The lab's own machinery: a cache that notices damage, and secrets that stay as they are."""
 
+import os
 import stat
 from pathlib import Path
 
 import pytest
 import yaml
 
-from lab import cache, secrets
+from lab import cache, engine, secrets
 from lab.build.packages import upstream_version
 from lab.build.releases import prometheus
 from lab.cli import unit_states
@@ -124,3 +125,18 @@ def test_a_service_that_is_not_active_stands_out() -> None:
         "Id=haproxy.service\nActiveState=active\nLoadState=loaded\n"
     )
     assert unit_states(answer) == "[red]bank (failed)[/red] haproxy"
+
+
+@pytest.mark.parametrize(
+    ("number", "program", "kept"),
+    [(os.getpid(), "dockerd", False), (2**22 + 1, "dockerd", False), (os.getpid(), None, True)],
+)
+def test_a_note_of_a_process_that_is_gone_or_another_is_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, program: str | None, kept: bool
+) -> None:
+    note = tmp_path / "docker.pid"
+    note.write_text(str(number), encoding="utf-8")
+    own = Path("/proc/self/comm").read_text(encoding="utf-8").strip()
+    monkeypatch.setattr(engine, "PROCESS_FILES", {note: program or own})
+    engine.forget_dead_processes()
+    assert note.exists() == kept
