@@ -33,6 +33,8 @@ from lab.settings import (
 BIN = Path(sys.executable).parent
 # Lines of Ansible's output that say what it is doing now.
 PROGRESS = re.compile(r"^(PLAY|TASK|RUNNING HANDLER) \[(.*?)\] \*")
+# Every layer imports it, and after the first time it does nothing.
+REPEATED_PLAY = "Gather facts"
 DEMONSTRATION_CUSTOMERS = 20
 
 
@@ -72,7 +74,7 @@ def playbook(console: Console, name: str, *options: str) -> None:
             if found := PROGRESS.match(line):
                 kind, title = found.groups()
                 status.update(f"{time.monotonic() - begun:4.0f} s  {title}")
-                if kind == "PLAY":
+                if kind == "PLAY" and title != REPEATED_PLAY:
                     console.print(f"{time.monotonic() - begun:4.0f} s  {title}", highlight=False)
         code = process.wait()
     recap = [line for line in lines if "changed=" in line]
