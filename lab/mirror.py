@@ -136,7 +136,7 @@ def prepare(client: docker.DockerClient, console: Console) -> bool:
     install_build_tools()
     chosen = versions()
     go_releases = [releases.prometheus(chosen["prometheus"]), releases.node_exporter(chosen["node_exporter"])]
-    # The longest first: the Go compiler uses every core it finds.
+    # What only waits for downloads first: the Go compiler then uses every core it finds.
     jobs: dict[str, Callable[[], tuple[Path, bool] | bool]] = {
         "RPM packages": build_packages,
         "host image": lambda: build_image(client),
