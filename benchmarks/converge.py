@@ -20,14 +20,20 @@ import yaml
 PROJECT = Path(__file__).parents[1]
 BIN = Path(sys.executable).parent
 LAB = "bank-benchmark"
+SITE = ("ansible-playbook", "site.yml")
+# Load balancer, database with cache, and monitoring stay one host each.
+OTHER_HOSTS = 3
 STATE = PROJECT / ".lab" / "benchmark"
 # Each setting that ansible.cfg chooses, and what Ansible does without it.
+LINEAR = {"ANSIBLE_STRATEGY": "linear"}
 ALTERNATIVES = {
     "as configured": {},
-    "without pipelining": {"ANSIBLE_PIPELINING": "0"},
     "5 forks (Ansible's default)": {"ANSIBLE_FORKS": "5"},
-    "strategy free": {"ANSIBLE_STRATEGY": "free"},
-    "through the container engine": {"LAB_CONNECTION": "community.docker.docker"},
+    "Ansible's strategy linear": LINEAR,
+    "Ansible's strategy free": {"ANSIBLE_STRATEGY": "free"},
+    "linear, without pipelining": {**LINEAR, "ANSIBLE_PIPELINING": "0"},
+    "linear, 5 forks": {**LINEAR, "ANSIBLE_FORKS": "5"},
+    "linear, through the engine": {**LINEAR, "LAB_CONNECTION": "community.docker.docker"},
 }
 
 
@@ -72,9 +78,7 @@ def environment(site: Path, **more: str) -> dict[str, str]:
 
 def start_hosts(site: Path) -> None:
     """Start the containers of a site, without running any playbook."""
-    code = "from lab import engine, hosts; hosts.start(engine.ensure(), hosts.inventory())"
-    for words in (["-m", "lab", "prepare"], ["-c", code]):
-        subprocess.run([sys.executable, *words], cwd=PROJECT, env=environment(site), check=True)
+    subprocess.run([sys.executable, "-m", "lab", "start"], cwd=PROJECT, env=environment(site), check=True)
 
 
 def remove_hosts(site: Path) -> None:
@@ -82,15 +86,16 @@ def remove_hosts(site: Path) -> None:
     subprocess.run([sys.executable, "-m", "lab", "clean"], cwd=PROJECT, env=environment(site), check=True)
 
 
-def measure(site: Path, instances: int, kind: str, **more: str) -> Run:
-    """Run site.yml once.
+def measure(site: Path, instances: int, kind: str, words: tuple[str, ...] = SITE, **more: str) -> Run:
+    """Run one command of Ansible, normally site.yml, once.
 
     Raises:
         RuntimeError: the run failed; the text holds the end of its output.
     """
     begun = time.monotonic()
+    program, *options = words
     answer = subprocess.run(
-        [str(BIN / "ansible-playbook"), "-i", str(site), "site.yml"],
+        [str(BIN / program), "-i", str(site), *options],
         cwd=PROJECT,
         env=environment(site, ANSIBLE_FORCE_COLOR="0", **more),
         capture_output=True,
@@ -99,11 +104,11 @@ def measure(site: Path, instances: int, kind: str, **more: str) -> Run:
     )
     seconds = time.monotonic() - begun
     if answer.returncode:
-        raise RuntimeError(f"site.yml failed ({kind}, {instances} instances): {answer.stdout[-3000:]}")
+        raise RuntimeError(f"{' '.join(words)} failed ({kind}, {instances} instances): {answer.stdout[-3000:]}")
     recap = re.findall(r"ok=(\d+)\s+changed=(\d+)", answer.stdout)
     run = Run(
         instances=instances,
-        hosts=len(recap),
+        hosts=instances + OTHER_HOSTS,
         kind=kind,
         seconds=round(seconds, 1),
         tasks=sum(int(ok) for ok, _ in recap),
@@ -111,6 +116,17 @@ def measure(site: Path, instances: int, kind: str, **more: str) -> Run:
     )
     print(f"{run.kind:<32} {run.instances:>3} instances  {run.seconds:7.1f} s  {run.tasks:>5} tasks", flush=True)
     return run
+
+
+def facts() -> dict[str, tuple[str, ...]]:
+    """Return the commands that gather what playbooks/facts.yml asks for, and what Ansible would by itself."""
+    plays = yaml.safe_load((PROJECT / "playbooks" / "facts.yml").read_text(encoding="utf-8"))
+    subset = ",".join(plays[0]["tasks"][0]["ansible.builtin.setup"]["gather_subset"])
+    choices = {"facts that roles use": subset, "all facts": "all"}
+    return {
+        name: ("ansible", "all", "-m", "ansible.builtin.setup", "-a", f"gather_subset={value}")
+        for name, value in choices.items()
+    }
 
 
 def main() -> None:
@@ -129,6 +145,8 @@ def main() -> None:
             compared = arguments.settings and size == min(arguments.sizes)
             alternatives = ALTERNATIVES if compared else {"as configured": {}}
             runs += [measure(site, size, f"unchanged, {name}", **more) for name, more in alternatives.items()]
+            if compared:
+                runs += [measure(site, size, name, words) for name, words in facts().items()]
         finally:
             remove_hosts(site)
     arguments.output.write_text(json.dumps([asdict(run) for run in runs], indent=1) + "\n", encoding="utf-8")

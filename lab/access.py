@@ -10,6 +10,9 @@ from docker.models.containers import Container
 from lab import engine
 from lab.settings import ADDRESSES, KNOWN_HOSTS, SSH_KEY, STATE, LabError
 
+# inventories/lab logs in under the same name.
+ACCOUNT = "ansible"
+
 
 def ensure_key() -> str:
     """Make the lab's SSH key if there is none; return its public half."""
@@ -23,16 +26,21 @@ def ensure_key() -> str:
 
 
 def admit(container: Container, public_key: str) -> str:
-    """Let the lab's key into a host; return the host's own public key.
+    """Give Ansible an account with the lab's key and sudo on a host, as real hosts have; return the host's public key.
 
     Raises:
         LabError: the host refused the commands.
     """
-    script = (
-        "umask 077 && mkdir -p /root/.ssh && "
-        f"printf '%s\\n' {shlex.quote(public_key)} > /root/.ssh/authorized_keys && "
-        "cat /etc/ssh/ssh_host_ed25519_key.pub"
-    )
+    script = f"""
+        set -e
+        id {ACCOUNT} > /dev/null 2>&1 || useradd --create-home --password '*' {ACCOUNT}
+        umask 077
+        mkdir -p /home/{ACCOUNT}/.ssh
+        printf '%s\\n' {shlex.quote(public_key)} > /home/{ACCOUNT}/.ssh/authorized_keys
+        chown -R {ACCOUNT}: /home/{ACCOUNT}/.ssh
+        echo '{ACCOUNT} ALL=(ALL) NOPASSWD: ALL' > /etc/sudoers.d/{ACCOUNT}
+        cat /etc/ssh/ssh_host_ed25519_key.pub
+    """
     answer = container.exec_run(["sh", "-c", script])
     if answer.exit_code:
         raise LabError(f"{container.name} did not accept the lab's SSH key: {answer.output.decode().strip()}")

@@ -1,4 +1,4 @@
-"""Command line of the lab: python -m lab up | prepare | down | ps | logs | seed | clean."""
+"""Command line of the lab: python -m lab up | prepare | start | down | ps | logs | seed | clean."""
 
 import argparse
 import os
@@ -85,12 +85,18 @@ def playbook(console: Console, name: str, *options: str) -> None:
     console.print(f"{name}: {changed} changed, {time.monotonic() - begun:.0f} s")
 
 
-def up(console: Console) -> None:
-    """Bring the whole platform up; safe to repeat."""
-    begun = time.monotonic()
+def start(console: Console) -> list[hosts.Host]:
+    """Start the hosts of the inventory, without running a playbook; return them."""
     client = prepare(console)
     wanted = hosts.inventory()
     hosts.start(client, wanted)
+    return wanted
+
+
+def up(console: Console) -> None:
+    """Bring the whole platform up; safe to repeat."""
+    begun = time.monotonic()
+    wanted = start(console)
     playbook(console, "site.yml")
     seed(console)
     summary(console, wanted)
@@ -190,7 +196,7 @@ def main() -> None:
     """Parse the command line and act."""
     parser = argparse.ArgumentParser(prog="python -m lab", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
-    for name in ("up", "prepare", "down", "ps", "seed", "clean"):
+    for name in ("up", "prepare", "start", "down", "ps", "seed", "clean"):
         commands.add_parser(name)
     log_parser = commands.add_parser("logs")
     log_parser.add_argument("--host")
@@ -204,6 +210,8 @@ def main() -> None:
                 up(console)
             case "prepare":
                 prepare(console)
+            case "start":
+                start(console)
             case "down":
                 console.print(f"{hosts.stop(engine.ensure())} hosts stopped; make up starts them again")
             case "ps":

@@ -1,5 +1,6 @@
 """The lab's hosts: one systemd container for each host of the inventory."""
 
+import hashlib
 import ipaddress
 import json
 import subprocess
@@ -29,6 +30,8 @@ from lab.settings import (
 )
 
 BOOT_SECONDS = 60
+# Which working copy made a host: the lab's SSH key of that copy, shortened.
+OWNER_LABEL = f"{LABEL}.owner"
 # Address of the first host in the network; lower ones belong to the engine and the mirror.
 FIRST_HOST = 11
 # The lab takes /24 networks from here, past those that are in use.
@@ -120,7 +123,21 @@ def free_address(client: docker.DockerClient, taken: set[str]) -> str:
     raise LabError(f"The network {BANK_NETWORK} has no free address left: remove hosts, or run make clean.")
 
 
-def create(client: docker.DockerClient, host: Host, address: str) -> Container:
+def refuse_foreign(present: dict[str, Container], owner: str) -> None:
+    """Refuse hosts that were made from another working copy, or with keys and passwords that are gone.
+
+    Raises:
+        LabError: there are such hosts; nothing was changed.
+    """
+    foreign = sorted(name for name, container in present.items() if container.labels.get(OWNER_LABEL) != owner)
+    if foreign:
+        raise LabError(
+            f"{', '.join(foreign)}: made from another working copy, or with keys and passwords that are no longer "
+            "in .lab. Use them from there, or remove them and their data (make clean), then run make up again."
+        )
+
+
+def create(client: docker.DockerClient, host: Host, address: str, owner: str) -> Container:
     """Start the container of one host with a fixed address."""
     container = client.containers.create(
         HOST_IMAGE,
@@ -133,7 +150,7 @@ def create(client: docker.DockerClient, host: Host, address: str) -> Container:
         cgroupns="private",
         tmpfs={"/run": "", "/run/lock": "", "/tmp": ""},
         ports={port: ("127.0.0.1", public) for port, public in host.published.items()},
-        labels={LABEL: HOST_LABEL, f"{LABEL}.address": address},
+        labels={LABEL: HOST_LABEL, f"{LABEL}.address": address, OWNER_LABEL: owner},
         network=BANK_NETWORK,
         networking_config={
             BANK_NETWORK: client.api.create_endpoint_config(ipv4_address=address, aliases=[host.name, host.fqdn])
@@ -148,10 +165,13 @@ def start(client: docker.DockerClient, wanted: list[Host]) -> bool:
     """Start the containers of the wanted hosts and remove those of hosts that left; return whether any changed.
 
     Raises:
-        LabError: a host did not boot.
+        LabError: a host did not boot, or belongs to another working copy.
     """
     ensure_networks(client, BANK_NETWORK, MONITORING_NETWORK)
     present = containers(client)
+    public_key = access.ensure_key()
+    owner = hashlib.sha256(public_key.encode()).hexdigest()[:16]
+    refuse_foreign(present, owner)
     changed = False
     for name, container in present.items():
         if name not in {host.container for host in wanted}:
@@ -159,11 +179,10 @@ def start(client: docker.DockerClient, wanted: list[Host]) -> bool:
             changed = True
     taken = {str(container.labels.get(f"{LABEL}.address")) for container in present.values()}
     for host in wanted:
-        container = present.get(host.container) or create(client, host, free_address(client, taken))
+        container = present.get(host.container) or create(client, host, free_address(client, taken), owner)
         if container.status != "running":
             container.start()
             changed = True
-    public_key = access.ensure_key()
     reached = {}
     for host in wanted:
         wait_for_boot(client, host)

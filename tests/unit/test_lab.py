@@ -6,11 +6,13 @@ from pathlib import Path
 
 import pytest
 import yaml
+from docker.models.containers import Container
 
-from lab import cache, engine, secrets
+from lab import cache, engine, hosts, secrets
 from lab.build.packages import upstream_version
 from lab.build.releases import prometheus
 from lab.cli import unit_states
+from lab.settings import LabError
 
 
 @pytest.fixture(autouse=True)
@@ -140,3 +142,13 @@ def test_a_note_of_a_process_that_is_gone_or_another_is_removed(
     monkeypatch.setattr(engine, "PROCESS_FILES", {note: program or own})
     engine.forget_dead_processes()
     assert note.exists() == kept
+
+
+def test_hosts_of_another_working_copy_are_named_and_refused() -> None:
+    own, other, unlabelled = (
+        Container(attrs={"Config": {"Labels": labels}})
+        for labels in ({hosts.OWNER_LABEL: "a"}, {hosts.OWNER_LABEL: "b"}, {})
+    )
+    hosts.refuse_foreign({"lab-app1": own}, "a")
+    with pytest.raises(LabError, match=r"^lab-db1, lab-lb1: made from another working copy"):
+        hosts.refuse_foreign({"lab-app1": own, "lab-lb1": unlabelled, "lab-db1": other}, "a")
