@@ -22,7 +22,7 @@ WORKERS = (os.cpu_count() or 1) + 1
 CHECK_SECONDS = 1500
 LOG_LINES_SHOWN = 80
 # A stage starts when the one before it has ended: scenarios need the image, the lab needs the cores to itself.
-STAGES = ("lint", "hosts", "end_to_end")
+STAGES = ("prepare", "checks", "end_to_end")
 
 
 @dataclass(frozen=True)
@@ -38,12 +38,12 @@ class Check:
 
 def pytest_folder(folder: Path) -> Check:
     """Return the check of one folder below tests/."""
-    stages = {"end_to_end": "end_to_end", "preflight": "hosts"}
     pytest = [sys.executable, "-m", "pytest", "-q", "--strict-markers", "-rs"]
     commands = [[*pytest, str(folder.relative_to(PROJECT))]]
     if folder.name == "end_to_end":
         commands.insert(0, [sys.executable, "-m", "lab", "up"])
-    return Check(folder.name, folder.name, stages.get(folder.name, "lint"), commands)
+        return Check(folder.name, folder.name, "end_to_end", commands)
+    return Check(folder.name, folder.name, "checks", commands)
 
 
 def lint_checks() -> list[Check]:
@@ -63,7 +63,7 @@ def lint_checks() -> list[Check]:
         "ruff": [["ruff", "check", *python], ["ruff", "format", "--check", *python]],
         "shellcheck": [["shellcheck", *tracked]],
     }
-    return [Check(name, "lint", "lint", words) for name, words in commands.items()]
+    return [Check(name, "lint", "checks", words) for name, words in commands.items()]
 
 
 def app_check() -> Check:
@@ -79,20 +79,20 @@ def app_check() -> Check:
         ["env", "-C", "app", python, "-m", "mypy"],
         ["env", "-C", "app", python, "-m", "pytest", "-q"],
     ]
-    return Check("app", "app", "hosts", commands)
+    return Check("app", "app", "checks", commands)
 
 
 def all_checks() -> list[Check]:
     """Return every check, in the order in which a full run starts them."""
     scenarios = sorted(file.parent.name for file in PROJECT.glob("molecule/*/molecule.yml"))
     folders = sorted({file.parent for file in PROJECT.glob("tests/*/test_*.py")})
-    prepare = Check("prepare", "lint", "lint", [[sys.executable, "-m", "lab", "prepare"]])
+    prepare = Check("prepare", "prepare", "prepare", [[sys.executable, "-m", "lab", "prepare"]])
     return [
         prepare,
         *lint_checks(),
         *(pytest_folder(folder) for folder in folders),
         app_check(),
-        *(Check(f"molecule {name}", "molecule", "hosts", [["molecule", "test", "-s", name]]) for name in scenarios),
+        *(Check(f"molecule {name}", "molecule", "checks", [["molecule", "test", "-s", name]]) for name in scenarios),
     ]
 
 

@@ -13,7 +13,10 @@ import pytest
 from tests import runner
 from tests.content.conftest import PROJECT, ROLES, read_yaml, repository
 
-SCENARIOS = sorted(path.name for path in (PROJECT / "molecule").iterdir() if path.is_dir() and path.name != "shared")
+NO_SCENARIOS = {"shared", "__pycache__"}
+SCENARIOS = sorted(
+    path.name for path in (PROJECT / "molecule").iterdir() if path.is_dir() and path.name not in NO_SCENARIOS
+)
 
 
 def functions(path: Path) -> list[str]:

@@ -1,12 +1,11 @@
 """Certificates as services and attackers meet them."""
 
-import json
+from __future__ import annotations
+
 import os
-import re
 import shutil
-import subprocess
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import pytest
 import testinfra
@@ -14,41 +13,25 @@ from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 from testinfra.host import Host
 
-CONVERGE = Path(__file__).parents[1] / "converge.yml"
+if TYPE_CHECKING:
+    from conftest import Apply, Run
+
 AUTHORITY = Path(os.environ["MOLECULE_EPHEMERAL_DIRECTORY"]) / "pki"
 SITE = Path(os.environ["MOLECULE_EPHEMERAL_DIRECTORY"]) / "site/certificates-site1/web"
-SECRETS = Path(os.environ["MOLECULE_PROJECT_DIRECTORY"]) / ".lab/molecule-secrets.yml"
+APP, OTHER = "certificates-app1", "certificates-site1"
 WEB, API, SUPPLIED = "/etc/pki/bank/web", "/etc/pki/bank/api", "/etc/pki/bank/web"
 
 
-def converge(*variables: dict[str, Any], limit: str = "certificates-app1") -> tuple[int, str]:
-    """Run the scenario's playbook once more, with other variables."""
-    options = [word for variable in variables for word in ("--extra-vars", json.dumps(variable))]
-    inventory = f"{os.environ['MOLECULE_EPHEMERAL_DIRECTORY']}/inventory"
-    command = ["ansible-playbook", "--inventory", inventory, "--limit", limit, "--extra-vars", f"@{SECRETS}"]
-    environment = os.environ | {"ANSIBLE_FORCE_COLOR": "0", "NO_COLOR": "1"}
-    done = subprocess.run([*command, *options, CONVERGE], capture_output=True, text=True, check=False, env=environment)
-    # Results are printed in YAML, which folds long sentences.
-    output = " ".join((done.stdout + done.stderr).split())
-    assert f"PLAY RECAP ********************************************************************* {limit}" in output, output
-    return done.returncode, output
-
-
-def changed(output: str) -> int:
-    """Return how many tasks changed something."""
-    return sum(int(number) for number in re.findall(r"changed=(\d+)", output))
-
-
-@pytest.fixture
+@pytest.fixture(scope="module")
 def app() -> Host:
     """Return the host with certificates of the internal authority."""
-    return testinfra.get_host("docker://certificates-app1")
+    return testinfra.get_host(f"docker://{APP}")
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def site() -> Host:
     """Return the host with a certificate of the site."""
-    return testinfra.get_host("docker://certificates-site1")
+    return testinfra.get_host(f"docker://{OTHER}")
 
 
 def certificate(host: Host, folder: str) -> x509.Certificate:
@@ -111,14 +94,45 @@ def test_the_authority_stays_on_the_control_node_behind_its_passphrase(app: Host
     assert constraints.get_extension_for_class(x509.BasicConstraints).value.path_length == 0
 
 
-def test_services_reload_only_when_something_changed(app: Host) -> None:
+def test_certificate_of_the_site_is_installed_with_its_chain(site: Host) -> None:
+    for name in ("tls.crt", "tls.key", "ca.crt"):
+        assert site.file(f"{SUPPLIED}/{name}").content == (SITE / name).read_bytes()
+    assert modes(site, SUPPLIED)["tls.key"] == ("640", "root:web")
+    assert site.run(f"openssl verify -CAfile {WEB}/ca.crt -untrusted {WEB}/tls.crt {WEB}/tls.crt").rc == 0
+
+
+@pytest.fixture(scope="module")
+def foreign(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder like the site's, but its ca.crt is of an authority that issued nothing there."""
+    top = tmp_path_factory.mktemp("foreign")
+    folder = top / OTHER / "web"
+    shutil.copytree(SITE, folder)
+    shutil.copy(AUTHORITY / "ca.crt", folder / "ca.crt")
+    return top
+
+
+@pytest.fixture(scope="module")
+def mended(app: Host, apply: Apply, foreign: Path) -> tuple[int, Run]:
+    """Damage one host, offer a foreign authority to the other, run once for both; return API's old number, too."""
     app.check_output("rm -f /run/reloaded-web /run/reloaded-api")
     # A foreign key, a key that all can read, and an authority that somebody replaced.
     app.check_output(f"openssl ecparam -name prime256v1 -genkey -noout -out {WEB}/tls.key")
     app.check_output(f"chmod 0644 {WEB}/tls.key; echo nonsense > {WEB}/ca.crt")
     before = certificate(app, API).serial_number
-    code, output = converge()
-    assert code == 0, output
+    return before, apply(certificates_site_directory=str(foreign))
+
+
+@pytest.fixture(scope="module")
+def lacking(apply: Apply, foreign: Path, mended: tuple[int, Run]) -> Run:
+    """Name a group that no host has, take ca.crt from the site's files, and run once for both hosts."""
+    (foreign / OTHER / "web/ca.crt").unlink()
+    return apply(certificates_site_directory=str(foreign), scenario_group="nobody-has-it")
+
+
+def test_services_reload_only_when_something_changed(app: Host, mended: tuple[int, Run]) -> None:
+    before, answer = mended
+    assert answer.changed[APP] > 0, answer.output
+    assert APP not in answer.stopped, answer.output
     assert modes(app, WEB)["tls.key"] == ("640", "root:web")
     assert app.run(f"openssl verify -CAfile {WEB}/ca.crt {WEB}/tls.crt").rc == 0
     assert app.check_output(f"openssl pkey -in {WEB}/tls.key -pubout") == app.check_output(
@@ -128,46 +142,41 @@ def test_services_reload_only_when_something_changed(app: Host) -> None:
     assert (app.file("/run/reloaded-web").exists, app.file("/run/reloaded-api").exists) == (True, False)
 
 
-def test_certificate_is_renewed_before_its_end(app: Host) -> None:
+def test_foreign_authority_of_the_site_changes_nothing(site: Host, mended: tuple[int, Run]) -> None:
+    _, answer = mended
+    assert answer.failed
+    assert OTHER in answer.stopped, answer.output
+    assert "is refused, and nothing was changed: it was not issued by the authority" in answer.words
+    assert answer.changed[OTHER] == 0
+    assert site.file(f"{SUPPLIED}/ca.crt").content == (SITE / "ca.crt").read_bytes()
+
+
+def test_missing_file_of_the_site_changes_nothing(site: Host, foreign: Path, lacking: Run) -> None:
+    assert lacking.failed
+    assert OTHER in lacking.stopped, lacking.output
+    assert f"The control node lacks ca.crt in {foreign / OTHER / 'web'}" in lacking.words
+    assert lacking.changed[OTHER] == 0
+    assert site.file(f"{SUPPLIED}/ca.crt").content == (SITE / "ca.crt").read_bytes()
+
+
+def test_missing_group_stops_in_one_sentence(lacking: Run) -> None:
+    assert APP in lacking.stopped, lacking.output
+    assert "The group nobody-has-it does not exist on this host" in lacking.words
+    assert lacking.changed[APP] == 0
+
+
+def test_wrong_passphrase_stops_in_one_sentence(apply: Apply) -> None:
+    answer = apply(None, "--limit", APP, vault_certificates_authority_passphrase="not the passphrase")
+    assert answer.failed
+    assert "vault_certificates_authority_passphrase does not open" in answer.words
+    assert answer.changed == {APP: 0}
+
+
+def test_certificate_is_renewed_before_its_end(app: Host, apply: Apply) -> None:
     before = certificate(app, WEB)
-    code, output = converge({"certificates_renew_before_days": 370, "certificates_validity_days": 400})
-    assert code == 0, output
+    answer = apply(None, "--limit", APP, certificates_renew_before_days=370, certificates_validity_days=400)
+    assert not answer.failed, answer.output
     after = certificate(app, WEB)
     assert after.serial_number != before.serial_number
     assert (after.not_valid_after_utc - before.not_valid_after_utc).days >= 34
     assert after.public_key() == before.public_key()
-
-
-def test_wrong_passphrase_stops_in_one_sentence(app: Host) -> None:
-    code, output = converge({"vault_certificates_authority_passphrase": "not the passphrase"})
-    assert code != 0
-    assert "vault_certificates_authority_passphrase does not open" in output
-    assert changed(output) == 0
-
-
-def test_missing_group_stops_in_one_sentence(app: Host) -> None:
-    code, output = converge({"scenario_group": "nobody-has-it"})
-    assert code != 0
-    assert "The group nobody-has-it does not exist on this host" in output
-    assert changed(output) == 0
-
-
-def test_certificate_of_the_site_is_installed_with_its_chain(site: Host) -> None:
-    for name in ("tls.crt", "tls.key", "ca.crt"):
-        assert site.file(f"{SUPPLIED}/{name}").content == (SITE / name).read_bytes()
-    assert modes(site, SUPPLIED)["tls.key"] == ("640", "root:web")
-    assert site.run(f"openssl verify -CAfile {WEB}/ca.crt -untrusted {WEB}/tls.crt {WEB}/tls.crt").rc == 0
-
-
-def test_unusable_certificate_of_the_site_changes_nothing(site: Host, tmp_path: Path) -> None:
-    folder = tmp_path / "certificates-site1/web"
-    shutil.copytree(SITE, folder)
-    shutil.copy(AUTHORITY / "ca.crt", folder / "ca.crt")
-    code, output = converge({"certificates_site_directory": str(tmp_path)}, limit="certificates-site1")
-    assert code != 0
-    assert "is refused, and nothing was changed: it was not issued by the authority" in output
-    (folder / "ca.crt").unlink()
-    code, output = converge({"certificates_site_directory": str(tmp_path)}, limit="certificates-site1")
-    assert code != 0
-    assert f"The control node lacks ca.crt in {folder}" in output
-    assert site.file(f"{SUPPLIED}/ca.crt").content == (SITE / "ca.crt").read_bytes()

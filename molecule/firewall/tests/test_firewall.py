@@ -1,30 +1,24 @@
 """What the peers of a host, and strangers, find open."""
 
+from __future__ import annotations
+
 import json
 import os
 import re
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 import testinfra
 from testinfra.host import Host
 
-CONVERGE = Path(__file__).parents[1] / "converge.yml"
+if TYPE_CHECKING:
+    from conftest import Apply
+
 INVENTORY = Path(os.environ["MOLECULE_EPHEMERAL_DIRECTORY"]) / "inventory"
 POSTGRESQL, NODE_EXPORTER, SSH, UNKNOWN = 5432, 9100, 22, 4444
 ZONE = "/etc/firewalld/zones/public.xml"
-
-
-def converge(variables: dict[str, object], inventory: Path = INVENTORY) -> tuple[int, str]:
-    """Run the scenario's playbook once more, with other variables."""
-    command = ["ansible-playbook", "--inventory", inventory, "--extra-vars", json.dumps(variables), CONVERGE]
-    environment = os.environ | {"ANSIBLE_FORCE_COLOR": "0", "NO_COLOR": "1"}
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
-    output = " ".join((done.stdout + done.stderr).split())
-    assert re.search(r"firewall-db1 +: ok=", output), output
-    return done.returncode, output
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +64,7 @@ def test_effective_rules_are_those_of_the_table(database: Host) -> None:
     assert database.service("firewalld").is_enabled
 
 
-def test_removed_peer_is_closed_out_and_changes_by_hand_too(database: Host, tmp_path: Path) -> None:
+def test_removed_peer_is_closed_out_and_changes_by_hand_too(database: Host, apply: Apply, tmp_path: Path) -> None:
     database.check_output(f"firewall-cmd --add-port={UNKNOWN}/tcp")
     assert reaches("firewall-app2", UNKNOWN)
     inventory = tmp_path / "inventory"
@@ -78,20 +72,20 @@ def test_removed_peer_is_closed_out_and_changes_by_hand_too(database: Host, tmp_
     (inventory / "group_vars").symlink_to(INVENTORY / "group_vars")
     hosts = {"postgresql": {"hosts": {"firewall-db1": {}}}, "bank_app": {"hosts": {"firewall-app2": {}}}}
     (inventory / "hosts.yml").write_text(json.dumps({"all": {"children": hosts}}), encoding="utf-8")
-    code, output = converge({}, inventory)
-    assert code == 0, output
+    answer = apply(inventory=inventory)
+    assert not answer.failed, answer.output
     assert not reaches("firewall-app1", POSTGRESQL)
     assert reaches("firewall-app2", POSTGRESQL)
     assert not reaches("firewall-app2", UNKNOWN)
 
 
-def test_bad_settings_leave_the_firewall_as_it_was(database: Host) -> None:
+def test_bad_settings_leave_the_firewall_as_it_was(database: Host, apply: Apply) -> None:
     before = database.file(ZONE).content, database.check_output("firewall-cmd --list-all")
-    code, output = converge({"firewall_services": ["no-such-service"]})
-    assert code != 0
-    assert "firewalld refuses the zone public on firewall-db1, and keeps the one that it had" in output
-    code, output = converge({"firewall_admin_sources": ["192.0.2.300"]})
-    assert code != 0
-    assert 'Flow "SSH" has the source "192.0.2.300", which is no address or network' in output
+    answer = apply(firewall_services=["no-such-service"])
+    assert answer.failed
+    assert "firewalld refuses the zone public on firewall-db1, and keeps the one that it had" in answer.words
+    answer = apply(firewall_admin_sources=["192.0.2.300"])
+    assert answer.failed
+    assert 'Flow "SSH" has the source "192.0.2.300", which is no address or network' in answer.words
     assert (database.file(ZONE).content, database.check_output("firewall-cmd --list-all")) == before
     assert database.check_output("ls /etc/firewalld/zones").split() == ["public.xml"]

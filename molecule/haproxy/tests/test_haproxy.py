@@ -6,12 +6,10 @@ import shlex
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 import testinfra
-import yaml
 from testinfra.backend.base import CommandResult
 from testinfra.host import Host
 
@@ -19,14 +17,6 @@ PKI = "/etc/pki/bank/haproxy"
 BANK = "bank.bank.internal"
 OWN = f"--cert {PKI}/tls.crt --key {PKI}/tls.crt.key"
 METRICS = "https://localhost:8405"
-PROJECT = Path(__file__).parents[3]
-
-
-class UnsafeLoader(yaml.SafeLoader):
-    """Reads Ansible's marked strings as they are."""
-
-
-UnsafeLoader.add_constructor("!unsafe", lambda loader, node: loader.construct_scalar(node))
 
 
 @pytest.fixture(scope="module")
@@ -43,8 +33,7 @@ def apps() -> Iterator[dict[str, Host]]:
 
 
 @pytest.fixture(scope="module")
-def password() -> str:
-    secrets = yaml.load((PROJECT / ".lab/molecule-secrets.yml").read_text(encoding="utf-8"), UnsafeLoader)
+def password(secrets: dict[str, str]) -> str:
     return secrets["vault_haproxy_stats_password"]
 
 
@@ -81,6 +70,19 @@ def sessions(host: Host, server: str) -> int:
     return int(statistics(host, server)["scur"])
 
 
+def worker(host: Host) -> str:
+    """Return the number of the process that answers on the socket; nothing while none does."""
+    answer = host.run("echo show info | socat stdio /var/lib/haproxy/stats").stdout
+    return next((line.removeprefix("Pid: ") for line in answer.splitlines() if line.startswith("Pid: ")), "")
+
+
+def change_worker(host: Host, action: str) -> None:
+    """Reload or restart HAProxy, and wait until the old process has gone and a new one answers."""
+    before = worker(host)
+    host.check_output(f"systemctl {action} haproxy.service")
+    eventually(lambda: host.run(f"test -e /proc/{before}").rc != 0 and worker(host) not in ("", before))
+
+
 def wait_for(host: Host, server: str, status: str) -> None:
     eventually(lambda: status_of(host, server).startswith(status))
 
@@ -89,7 +91,7 @@ def eventually(true: Callable[[], bool], seconds: int = 20) -> None:
     end = time.monotonic() + seconds
     while not true():
         assert time.monotonic() < end
-        time.sleep(0.2)
+        time.sleep(0.5)
 
 
 def answering(host: Host, requests: int = 6) -> Counter[str]:
@@ -242,8 +244,7 @@ def test_post_is_not_sent_twice(balancer: Host, apps: dict[str, Host]) -> None:
 def test_drained_instance_stays_drained(balancer: Host, action: str) -> None:
     admin(balancer, "set server bank/haproxy-app1 state drain")
     assert set(answering(balancer)) == {"haproxy-app2"}
-    balancer.check_output(f"systemctl {action} haproxy.service")
-    time.sleep(2)
+    change_worker(balancer, action)
     wait_for(balancer, "haproxy-app1", "DRAIN")
     assert set(answering(balancer)) == {"haproxy-app2"}
     admin(balancer, "set server bank/haproxy-app1 state ready")
@@ -257,8 +258,7 @@ def test_new_address_of_an_instance_counts_after_a_reload(balancer: Host) -> Non
     balancer.check_output(f"cp -p {config} /root/haproxy.cfg")
     try:
         balancer.check_output(f"sed -i -E 's/(server haproxy-app1 )[0-9.]+:[0-9]+/\\1127.0.0.9:8009/' {config}")
-        balancer.check_output("systemctl reload haproxy.service")
-        time.sleep(2)
+        change_worker(balancer, "reload")
         fields = next(
             line.split() for line in admin(balancer, "show servers state bank").splitlines() if "haproxy-app1" in line
         )

@@ -1,5 +1,7 @@
 """What Prometheus, and everyone else on the network, gets from a host's exporter."""
 
+import time
+
 import pytest
 import testinfra
 from testinfra.backend.base import CommandResult
@@ -106,6 +108,12 @@ def test_sandbox_is_effective(server: Host) -> None:
 
 
 def test_service_comes_back_after_a_crash(server: Host) -> None:
-    server.run_expect([0], "systemctl kill --signal=KILL node_exporter && sleep 7")
+    process = "systemctl show --property=MainPID --value node_exporter"
+    before = server.check_output(process)
+    server.run_expect([0], "systemctl kill --signal=KILL node_exporter")
+    deadline = time.monotonic() + 10
+    while server.check_output(process) in ("0", before) or fetch(MONITOR).rc != 0:
+        assert time.monotonic() < deadline, "node_exporter did not come back"
+        time.sleep(0.5)
     assert server.service("node_exporter").is_running
     assert fetch(MONITOR).rc == 0

@@ -1,36 +1,27 @@
 """Where a host installs from, and what it refuses."""
 
-import json
-import os
+from __future__ import annotations
+
 import re
-import subprocess
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 import testinfra
 from testinfra.host import Host
 
-CONVERGE = Path(__file__).parents[1] / "converge.yml"
-INVENTORY = Path(os.environ["MOLECULE_EPHEMERAL_DIRECTORY"]) / "inventory"
+if TYPE_CHECKING:
+    from conftest import Apply
+
+NAME = "package-source-app1"
 REPOSITORY = "/etc/yum.repos.d/bank-platform.repo"
 KEY = "/etc/pki/rpm-gpg/RPM-GPG-KEY-bank-platform"
 WRONG = "0123456789ABCDEF0123456789ABCDEF01234567"
 
 
-def converge(**variables: str) -> tuple[int, str]:
-    """Run the scenario's playbook once more, with other variables."""
-    command = ["ansible-playbook", "--inventory", INVENTORY, "--extra-vars", json.dumps(variables), CONVERGE]
-    environment = os.environ | {"ANSIBLE_FORCE_COLOR": "0", "NO_COLOR": "1"}
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
-    output = " ".join((done.stdout + done.stderr).split())
-    assert re.search(r"package-source-app1 +: ok=", output), output
-    return done.returncode, output
-
-
 @pytest.fixture
 def host() -> Host:
     """Return the host."""
-    return testinfra.get_host("docker://package-source-app1")
+    return testinfra.get_host(f"docker://{NAME}")
 
 
 def state(host: Host) -> tuple[str, str]:
@@ -60,15 +51,17 @@ def test_packages_come_from_the_mirror_with_all_signatures_checked(host: Host) -
     ],
     ids=["no address", "empty mirror", "wrong key"],
 )
-def test_unusable_mirror_stops_in_one_sentence(host: Host, variables: dict[str, str], sentence: str) -> None:
+def test_unusable_mirror_stops_in_one_sentence(
+    host: Host, apply: Apply, variables: dict[str, str], sentence: str
+) -> None:
     before = state(host)
-    code, output = converge(**variables)
-    assert code != 0
-    assert sentence in output
+    answer = apply(**variables)
+    assert answer.failed
+    assert sentence in answer.words
     assert state(host) == before
 
 
-def test_metadata_signed_with_another_key_is_refused(host: Host) -> None:
+def test_metadata_signed_with_another_key_is_refused(host: Host, apply: Apply) -> None:
     before = state(host)
     host.check_output(
         "gpg --batch --quiet --homedir $(mktemp --directory) --pinentry-mode loopback --passphrase '' "
@@ -90,27 +83,27 @@ def test_metadata_signed_with_another_key_is_refused(host: Host) -> None:
     )
     host.check_output(f"mv {KEY} /root/key")
     try:
-        code, output = converge(package_mirror_url="http://127.0.0.1:8090")
-        assert code != 0
-        assert "dnf does not accept the package mirror at http://127.0.0.1:8090/rpm/el9/x86_64/" in output
+        answer = apply(package_mirror_url="http://127.0.0.1:8090")
+        assert answer.failed
+        assert "dnf does not accept the package mirror at http://127.0.0.1:8090/rpm/el9/x86_64/" in answer.words
         assert not host.file(KEY).exists
     finally:
         host.check_output(f"mv /root/key {KEY}")
     assert state(host) == before
 
 
-def test_pinned_key_is_accepted_however_it_is_written(host: Host) -> None:
+def test_pinned_key_is_accepted_however_it_is_written(host: Host, apply: Apply) -> None:
     shown = host.check_output(f"gpg --batch --show-keys --with-colons {KEY} 2>/dev/null")
     fingerprint = re.search(r"^fpr:+([0-9A-F]+):", shown, re.MULTILINE).group(1)
     spaced = " ".join(re.findall("....", fingerprint.lower()))
-    code, output = converge(package_source_mirror_key_fingerprint=spaced)
-    assert (code, "changed=0" in output) == (0, True), output
+    answer = apply(package_source_mirror_key_fingerprint=spaced)
+    assert (answer.failed, answer.changed) == (False, {NAME: 0}), answer.output
 
 
-def test_upstream_mode_leaves_nothing_of_the_mirror(host: Host) -> None:
-    code, output = converge(package_source="upstream")
-    assert code == 0, output
+def test_upstream_mode_leaves_nothing_of_the_mirror(host: Host, apply: Apply) -> None:
+    answer = apply(package_source="upstream")
+    assert not answer.failed, answer.output
     assert not host.file(REPOSITORY).exists
     assert not host.file(KEY).exists
-    code, output = converge()
-    assert (code, host.file(REPOSITORY).exists) == (0, True), output
+    answer = apply()
+    assert (answer.failed, host.file(REPOSITORY).exists) == (False, True), answer.output

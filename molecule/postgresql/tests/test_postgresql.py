@@ -1,32 +1,17 @@
 """What a client of the database, and an auditor on its host, find."""
 
 import shlex
-from pathlib import Path
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import testinfra
-import yaml
 from testinfra.backend.base import CommandResult
 from testinfra.host import Host
 
 SERVER = "postgresql-db1"
 NAME = f"{SERVER}.bank.internal"
 DATA = "/var/lib/pgsql/data"
-PROJECT = Path(__file__).parents[3]
 TIMEOUT = "PGCONNECT_TIMEOUT=5"
-
-
-class UnsafeLoader(yaml.SafeLoader):
-    """Reads Ansible's marked strings as they are."""
-
-
-UnsafeLoader.add_constructor("!unsafe", lambda loader, node: loader.construct_scalar(node))
-
-
-@pytest.fixture(scope="session")
-def secrets() -> dict[str, str]:
-    """Return the scenario's secrets."""
-    return yaml.load((PROJECT / ".lab/molecule-secrets.yml").read_text(encoding="utf-8"), UnsafeLoader)
 
 
 @pytest.fixture(scope="session")
@@ -45,15 +30,23 @@ def client_host(name: str, server: Host) -> Host:
 
 
 @pytest.fixture(scope="session")
-def app(server: Host) -> Host:
-    """Return a host of the group bank_app."""
-    return client_host("postgresql-app1", server)
+def clients(server: Host) -> dict[str, Host]:
+    """Return the hosts that log in, both made ready at the same time."""
+    names = ("postgresql-app1", "postgresql-other1")
+    with ThreadPoolExecutor(len(names)) as pool:
+        return dict(zip(names, pool.map(lambda name: client_host(name, server), names), strict=True))
 
 
 @pytest.fixture(scope="session")
-def stranger(server: Host) -> Host:
+def app(clients: dict[str, Host]) -> Host:
+    """Return a host of the group bank_app."""
+    return clients["postgresql-app1"]
+
+
+@pytest.fixture(scope="session")
+def stranger(clients: dict[str, Host]) -> Host:
     """Return a host of no group."""
-    return client_host("postgresql-other1", server)
+    return clients["postgresql-other1"]
 
 
 def connect(

@@ -1,31 +1,20 @@
 """What a changed declaration does to a running server, and what a broken one does not do."""
 
-import json
-import os
-import subprocess
+from __future__ import annotations
+
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 import testinfra
 from testinfra.host import Host
 
-SCENARIO = Path(__file__).parents[1]
-PROJECT = SCENARIO.parents[1]
+if TYPE_CHECKING:
+    from conftest import Apply
+
+TWO_PRIMARIES = Path(__file__).with_name("two_primaries.yml")
 DATA = "/var/lib/pgsql/data"
 ACCESS = {"databases": ["bank"], "users": ["bank_owner", "bank_app"], "groups": ["bank_app"]}
-
-
-def converge(*arguments: str | Path, **variables: object) -> tuple[int, str]:
-    """Run the scenario's playbook once more with some variables changed; return its exit code and words."""
-    folder = Path(os.environ["MOLECULE_EPHEMERAL_DIRECTORY"])
-    command = ["ansible-playbook", "--inventory", folder / "inventory", *arguments, SCENARIO / "converge.yml"]
-    extra = ["--extra-vars", f"@{PROJECT}/.lab/molecule-secrets.yml", "--extra-vars", json.dumps(variables)]
-    environment = os.environ | {"ANSIBLE_CONFIG": str(folder / "ansible.cfg"), "ANSIBLE_FORCE_COLOR": "0"}
-    run = subprocess.run(
-        [*command, *extra], env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
-    )
-    # Messages are wrapped where a terminal would end.
-    return run.returncode, " ".join(run.stdout.split())
 
 
 def sql(server: Host, statement: str, database: str = "postgres") -> str:
@@ -45,7 +34,7 @@ def server() -> Host:
 
 
 @pytest.fixture(scope="module")
-def changed(server: Host) -> dict[str, str]:
+def changed(server: Host, apply: Apply) -> dict[str, str]:
     """Declare a further role with a database and an address; the last test here takes them out again."""
     before = process(server)
     # By hand, against the declaration.
@@ -55,13 +44,13 @@ def changed(server: Host) -> dict[str, str]:
         {"name": "bank_app", "password": "{{ vault_bank_database_password }}", "connection_limit": 40},
         {"name": "visitor", "password": "correct horse ' \" battery", "member_of": ["pg_monitor"]},
     ]
-    code, output = converge(
+    answer = apply(
         postgresql_users=users,
         postgresql_databases=[{"name": "bank", "owner": "bank_owner"}, {"name": "guests", "owner": "visitor"}],
         postgresql_access=[ACCESS | {"addresses": ["192.0.2.0/24"]}, {"databases": ["guests"], "users": ["visitor"]}],
         postgresql_settings={"work_mem": "5MB"},
     )
-    assert code == 0, output
+    assert not answer.failed, answer.output
     return {"before": before, "after": process(server)}
 
 
@@ -76,36 +65,38 @@ def test_access_and_roles_change_without_a_restart(server: Host, changed: dict[s
     assert rights == "{visitor=CTc/visitor}"
 
 
-def test_broken_access_rule_leaves_everything_as_it_was(server: Host, changed: dict[str, str]) -> None:
+def test_broken_access_rule_leaves_everything_as_it_was(server: Host, changed: dict[str, str], apply: Apply) -> None:
     before = server.file(f"{DATA}/pg_hba.conf").sha256sum
-    code, output = converge(postgresql_access=[ACCESS | {"addresses": ["192.0.2.0/99"]}])
-    assert code != 0
-    assert "The previous configuration is back in place." in output
+    answer = apply(postgresql_access=[ACCESS | {"addresses": ["192.0.2.0/99"]}])
+    assert answer.failed
+    assert "The previous configuration is back in place." in answer.words
     assert server.file(f"{DATA}/pg_hba.conf").sha256sum == before
     assert process(server) == changed["before"]
     assert server.check_output(f"find {DATA} -name '*~'") == ""
 
 
-def test_unknown_setting_is_refused_by_name(server: Host, changed: dict[str, str]) -> None:
+def test_unknown_setting_is_refused_by_name(server: Host, changed: dict[str, str], apply: Apply) -> None:
     before = server.file(f"{DATA}/conf.d/platform.conf").sha256sum
-    code, output = converge(postgresql_settings={"shared_bufers": "1GB"})
-    assert code != 0
-    assert "shared_bufers" in output
+    answer = apply(postgresql_settings={"shared_bufers": "1GB"})
+    assert answer.failed
+    assert "shared_bufers" in answer.words
     assert server.file(f"{DATA}/conf.d/platform.conf").sha256sum == before
 
 
-def test_role_that_left_is_removed_and_what_it_owned_is_kept(server: Host, changed: dict[str, str]) -> None:
+def test_role_that_left_is_removed_and_what_it_owned_is_kept(
+    server: Host, changed: dict[str, str], apply: Apply
+) -> None:
     sql(server, "SET ROLE visitor; CREATE TABLE IF NOT EXISTS kept (id int)", "guests")
-    code, output = converge()
-    assert code == 0, output
+    answer = apply()
+    assert not answer.failed, answer.output
     assert sql(server, "SELECT count(*) FROM pg_roles WHERE rolname = 'visitor'") == "0"
     assert sql(server, "SELECT tableowner FROM pg_tables WHERE tablename = 'kept'", "guests") == "postgres"
     assert sql(server, "SELECT count(*) FROM pg_hba_file_rules WHERE address = '192.0.2.0'") == "0"
     assert sql(server, "SHOW work_mem") != "5MB"
 
 
-def test_second_primary_is_refused_before_anything_changes() -> None:
-    code, output = converge("--inventory", SCENARIO / "tests/two_primaries.yml")
-    assert code != 0
-    assert "leave one host in it" in output
-    assert "changed=1" not in output
+def test_second_primary_is_refused_before_anything_changes(apply: Apply) -> None:
+    answer = apply(None, "--inventory", TWO_PRIMARIES)
+    assert answer.failed
+    assert "leave one host in it" in answer.words
+    assert not any(answer.changed.values())

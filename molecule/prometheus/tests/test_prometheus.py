@@ -1,8 +1,9 @@
 """What an operator and an attacker find on a Prometheus host, and what happens when its inputs change."""
 
+from __future__ import annotations
+
 import base64
 import json
-import os
 import runpy
 import ssl
 import subprocess
@@ -12,7 +13,7 @@ import urllib.parse
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import testinfra
@@ -20,23 +21,21 @@ import yaml
 from ansible.errors import AnsibleFilterError
 from testinfra.host import Host
 
+if TYPE_CHECKING:
+    from conftest import Apply
+
 HOST = "prometheus-monitor1"
 WATCHED = "prometheus-db1"
 PROJECT = Path(__file__).parents[3]
 RULES = PROJECT / "files/prometheus/rules"
-
-
-class UnsafeLoader(yaml.SafeLoader):
-    """Reads Ansible's marked strings as they are."""
-
-
-UnsafeLoader.add_constructor("!unsafe", lambda loader, node: loader.construct_scalar(node))
+RULES_ON_HOST = "/etc/prometheus/rules.yml"
+# The role alone, on the one host that has it.
+ROLE = (PROJECT / "molecule/prometheus/apply.yml", "--limit", HOST)
 
 
 @pytest.fixture(scope="session")
-def password() -> str:
+def password(secrets: dict[str, str]) -> str:
     """Return the password of the operator, which holds quotes, dollars, percent signs and more."""
-    secrets = yaml.load((PROJECT / ".lab/molecule-secrets.yml").read_text(encoding="utf-8"), UnsafeLoader)
     return secrets["vault_prometheus_web_password"]
 
 
@@ -64,17 +63,6 @@ def ask(server: Host, password: str) -> Callable[..., Any]:
         return json.loads(text)["data"] if path.startswith("/api/") else text
 
     return call
-
-
-def converge(**variables: object) -> subprocess.CompletedProcess[str]:
-    """Apply the role again, with changed variables."""
-    command = ["ansible-playbook", "--inventory", f"{os.environ['MOLECULE_EPHEMERAL_DIRECTORY']}/inventory"]
-    command += ["--limit", HOST, "--extra-vars", f"@{PROJECT}/.lab/molecule-secrets.yml"]
-    command += ["--extra-vars", json.dumps(variables), str(PROJECT / "molecule/prometheus/apply.yml")]
-    environment = os.environ | {"ANSIBLE_FORCE_COLOR": "0"}
-    return subprocess.run(
-        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
-    )
 
 
 def process(server: Host) -> str:
@@ -191,37 +179,43 @@ def test_exposure_stays_low(server: Host) -> None:
     assert server.run("systemd-analyze security --threshold=15 prometheus.service").rc == 0
 
 
-def test_rule_that_left_the_repository_leaves_the_host(server: Host, ask: Callable[..., Any], tmp_path: Path) -> None:
+def test_rule_that_left_the_repository_leaves_the_host(
+    server: Host, ask: Callable[..., Any], apply: Apply, tmp_path: Path
+) -> None:
     before = process(server)
+    server.run_expect([0], f"cp -p {RULES_ON_HOST} /root/rules.yml")
     kept = tmp_path / "prometheus.yml"
     kept.write_text((RULES / "prometheus.yml").read_text(encoding="utf-8"), encoding="utf-8")
-    answer = converge(prometheus_rule_directories=[str(tmp_path)])
-    assert answer.returncode == 0, answer.stdout
+    answer = apply(*ROLE, prometheus_rule_directories=[str(tmp_path)])
+    assert not answer.failed, answer.output
     assert alerts_loaded(ask) == {"Watchdog", "PrometheusConfigReloadFailed", "PrometheusRuleFailures"}
     assert process(server) == before
 
 
-def test_run_that_was_cut_off_before_its_reload_is_made_good(server: Host, ask: Callable[..., Any]) -> None:
-    assert converge().returncode == 0
+def test_run_that_was_cut_off_before_its_reload_is_made_good(
+    server: Host, ask: Callable[..., Any], apply: Apply
+) -> None:
+    # As such a run would leave it: all rules are on the disk again, but Prometheus works with those of the test above.
+    server.run_expect([0], f"mv /root/rules.yml {RULES_ON_HOST} && touch {RULES_ON_HOST}")
+    assert alerts_loaded(ask) != alerts_in_repository()
+    answer = apply(*ROLE)
+    assert not answer.failed, answer.output
+    assert "Reload Prometheus]" in answer.output
     assert alerts_loaded(ask) == alerts_in_repository()
-    # As such a run would leave it: the rules are newer than what Prometheus has read.
-    server.run_expect([0], "touch /etc/prometheus/rules.yml")
-    answer = converge()
-    assert answer.returncode == 0, answer.stdout
-    assert "Reload Prometheus]" in answer.stdout
-    answer = converge()
-    assert "Reload Prometheus]" not in answer.stdout
-    assert "changed=0 " in answer.stdout
+    answer = apply(*ROLE)
+    assert not answer.failed, answer.output
+    assert "Reload Prometheus]" not in answer.output
+    assert answer.changed == {HOST: 0}
 
 
-def test_broken_rule_changes_nothing(server: Host, ask: Callable[..., Any], tmp_path: Path) -> None:
+def test_broken_rule_changes_nothing(server: Host, ask: Callable[..., Any], apply: Apply, tmp_path: Path) -> None:
     before = state(server)
     (tmp_path / "broken.yml").write_text(
         "groups:\n- name: broken\n  rules:\n  - alert: Broken\n    expr: sum(up\n", encoding="utf-8"
     )
-    answer = converge(prometheus_rule_directories=[str(tmp_path)])
-    assert answer.returncode != 0
-    assert "parse error" in answer.stdout
+    answer = apply(*ROLE, prometheus_rule_directories=[str(tmp_path)])
+    assert answer.failed
+    assert "parse error" in answer.output
     assert state(server) == before
     assert alerts_loaded(ask) == alerts_in_repository()
 
@@ -247,11 +241,11 @@ def test_file_that_is_no_rule_file_is_named(text: str, reason: str) -> None:
         ("vault_prometheus_web_password", "é" * 37, "needs 16 to 72 bytes"),
     ],
 )
-def test_bad_input_is_refused(server: Host, name: str, value: str, sentence: str) -> None:
+def test_bad_input_is_refused(server: Host, apply: Apply, name: str, value: str, sentence: str) -> None:
     before = state(server)
-    answer = converge(**{name: value})
-    assert answer.returncode != 0
-    assert sentence in " ".join(answer.stdout.split())
+    answer = apply(*ROLE, **{name: value})
+    assert answer.failed
+    assert sentence in answer.words
     assert state(server) == before
 
 

@@ -2,30 +2,19 @@
 
 import hashlib
 import shlex
-from pathlib import Path
 
 import pytest
 import testinfra
-import yaml
 from testinfra.backend.base import CommandResult
 from testinfra.host import Host
 
 SERVER = "redis-cache1"
 NAME = f"{SERVER}.bank.internal"
-PROJECT = Path(__file__).parents[3]
-
-
-class UnsafeLoader(yaml.SafeLoader):
-    """Reads Ansible's marked strings as they are."""
-
-
-UnsafeLoader.add_constructor("!unsafe", lambda loader, node: loader.construct_scalar(node))
 
 
 @pytest.fixture(scope="session")
-def password() -> str:
+def password(secrets: dict[str, str]) -> str:
     """Return the password of the user bank."""
-    secrets = yaml.load((PROJECT / ".lab/molecule-secrets.yml").read_text(encoding="utf-8"), UnsafeLoader)
     return secrets["vault_redis_bank_password"]
 
 

@@ -1,15 +1,19 @@
 """What an operator sees who installs, upgrades and takes back a release, and who meets a wrong one."""
 
+from __future__ import annotations
+
 import hashlib
-import json
-import os
-import subprocess
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 import testinfra
 import yaml
 from testinfra.host import Host
+
+if TYPE_CHECKING:
+    from conftest import Apply, Run
 
 HOST = "release-binary1"
 PROJECT = Path(__file__).parents[3]
@@ -45,15 +49,15 @@ def mirror(server: Host) -> Host:
     return server
 
 
-def converge(version: str, **variables: object) -> subprocess.CompletedProcess[str]:
-    """Apply the role again, with another release."""
-    changed = {"release_binary_version": version, "release_binary_mirror_url": f"{MIRROR}/{version}", **variables}
-    command = ["ansible-playbook", "--inventory", f"{os.environ['MOLECULE_EPHEMERAL_DIRECTORY']}/inventory"]
-    command += ["--extra-vars", json.dumps(changed), str(PROJECT / "molecule/release_binary/converge.yml")]
-    environment = os.environ | {"ANSIBLE_FORCE_COLOR": "0"}
-    return subprocess.run(
-        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
-    )
+@pytest.fixture(scope="session")
+def install(apply: Apply) -> Callable[..., Run]:
+    """Return a function that applies the role again, with another release."""
+
+    def run(version: str, **variables: object) -> Run:
+        changed = {"release_binary_version": version, "release_binary_mirror_url": f"{MIRROR}/{version}"}
+        return apply(**changed | variables)
+
+    return run
 
 
 def state(server: Host) -> str:
@@ -147,72 +151,71 @@ def test_exposure_stays_low(server: Host) -> None:
     assert server.run("systemd-analyze security --threshold=1 node_exporter.service").rc != 0
 
 
-def test_wrong_pinned_checksum_changes_nothing(mirror: Host) -> None:
+def test_wrong_pinned_checksum_changes_nothing(mirror: Host, install: Callable[..., Run]) -> None:
     before = state(mirror)
-    answer = converge("9.9.9", release_binary_checksum="0" * 64)
-    assert answer.returncode != 0
-    said = " ".join(answer.stdout.split())
-    assert "node_exporter-9.9.9.linux-amd64.tar.gz" in said
-    assert f"{MIRROR}/9.9.9/node_exporter-9.9.9.linux-amd64.tar.gz was refused on {HOST}" in said
-    assert "correct the pinned checksum" in said
+    answer = install("9.9.9", release_binary_checksum="0" * 64)
+    assert answer.failed
+    assert "node_exporter-9.9.9.linux-amd64.tar.gz" in answer.words
+    assert f"{MIRROR}/9.9.9/node_exporter-9.9.9.linux-amd64.tar.gz was refused on {HOST}" in answer.words
+    assert "correct the pinned checksum" in answer.words
     assert state(mirror) == before
 
 
-def test_file_that_differs_from_its_checksum_list_changes_nothing(mirror: Host) -> None:
+def test_file_that_differs_from_its_checksum_list_changes_nothing(mirror: Host, install: Callable[..., Run]) -> None:
     before = state(mirror)
-    answer = converge("9.9.8")
-    assert answer.returncode != 0
-    assert f"correct {MIRROR}/9.9.8/sha256sums.txt" in " ".join(answer.stdout.split())
+    answer = install("9.9.8")
+    assert answer.failed
+    assert f"correct {MIRROR}/9.9.8/sha256sums.txt" in answer.words
     assert state(mirror) == before
 
 
-def test_release_that_is_not_on_the_mirror_changes_nothing(mirror: Host) -> None:
+def test_release_that_is_not_on_the_mirror_changes_nothing(mirror: Host, install: Callable[..., Run]) -> None:
     before = state(mirror)
-    answer = converge("1.0.0")
-    assert answer.returncode != 0
-    assert "see that the host reaches this address" in " ".join(answer.stdout.split())
+    answer = install("1.0.0")
+    assert answer.failed
+    assert "see that the host reaches this address" in answer.words
     assert state(mirror) == before
 
 
-def test_setting_that_systemd_does_not_know_changes_nothing(mirror: Host) -> None:
+def test_setting_that_systemd_does_not_know_changes_nothing(mirror: Host, install: Callable[..., Run]) -> None:
     before = state(mirror)
-    answer = converge("9.9.9", release_binary_service_settings={"ProtectSystem": "strictly"})
-    assert answer.returncode != 0
-    assert "failed to validate" in answer.stdout
+    answer = install("9.9.9", release_binary_service_settings={"ProtectSystem": "strictly"})
+    assert answer.failed
+    assert "failed to validate" in answer.output
     # The release is there for the next try; what runs, and will run after a restart, is the old one.
     mirror.run_expect([0], f"rm -r {ROOT}/releases/9.9.9")
     assert without_folder_times(state(mirror)) == without_folder_times(before)
 
 
-def test_upgrade_rollback_and_pruning(mirror: Host) -> None:
+def test_upgrade_rollback_and_pruning(mirror: Host, install: Callable[..., Run]) -> None:
     first = process(mirror)
     archive = mirror.file("/srv/mirror/9.9.9/node_exporter-9.9.9.linux-amd64.tar.gz").content
     # The pinned checksum wins: the list beside the archive is gone.
     mirror.run_expect([0], "mv /srv/mirror/9.9.9/sha256sums.txt /srv/mirror/9.9.9/other.txt")
-    answer = converge("9.9.9", release_binary_checksum=hashlib.sha256(archive).hexdigest())
-    assert answer.returncode == 0, answer.stdout
+    answer = install("9.9.9", release_binary_checksum=hashlib.sha256(archive).hexdigest())
+    assert not answer.failed, answer.output
     assert active(mirror) == "9.9.9"
     assert process(mirror) != first
     assert program(mirror).startswith(f"{ROOT}/releases/9.9.9/")
 
     # Back, with nothing to download from.
     mirror.run_expect([0], "mv /srv/mirror/9.9.9 /srv/mirror/gone")
-    answer = converge(VERSION, release_binary_mirror_url=f"{MIRROR}/nowhere")
-    assert answer.returncode == 0, answer.stdout
+    answer = install(VERSION, release_binary_mirror_url=f"{MIRROR}/nowhere")
+    assert not answer.failed, answer.output
     assert active(mirror) == VERSION
     assert program(mirror).startswith(f"{ROOT}/releases/{VERSION}/")
     assert releases(mirror) == {VERSION, "9.9.9"}
 
     # The release that was active stays for the way back, although the other is newer.
-    answer = converge("9.9.10")
-    assert answer.returncode == 0, answer.stdout
+    answer = install("9.9.10")
+    assert not answer.failed, answer.output
     assert releases(mirror) == {VERSION, "9.9.10"}
     assert mirror.check_output("ls /var/tmp | grep -c release_binary || true") == "0"
 
 
-def test_unchanged_run_is_short(server: Host) -> None:
-    answer = converge(active(server))
-    recap = next(line for line in answer.stdout.splitlines() if line.startswith(HOST))
+def test_unchanged_run_is_short(server: Host, install: Callable[..., Run]) -> None:
+    answer = install(active(server))
+    recap = next(line for line in answer.output.splitlines() if line.startswith(HOST))
     counts = dict(pair.split("=") for pair in recap.split(":")[1].split())
     assert counts["changed"] == "0"
     # Facts and the service are the caller's; the role itself takes 5.
