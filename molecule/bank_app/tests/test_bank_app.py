@@ -59,7 +59,7 @@ def traffic(data: Host) -> Iterator[None]:
     name = f"steady-{os.getpid()}"
     loop = (
         f"while [ -e /run/{name} ]; do curl -s -o /dev/null --max-time 10 --cacert /etc/pki/bank/haproxy/ca.crt "
-        f"--resolve {BANK}:443:127.0.0.1 -w '%{{http_code}} ' https://{BANK}/login >> /run/{name}.log; sleep 0.1; done"
+        f"--resolve {BANK}:443:127.0.0.1 -w '%{{http_code}} ' https://{BANK}/login >> /run/{name}.log; sleep 0.3; done"
     )
     data.check_output(
         f"rm -f /run/{name}.log; touch /run/{name}; (setsid sh -c {shlex.quote(loop)} > /dev/null 2>&1 &)"
