@@ -28,6 +28,7 @@ from lab.settings import (
     SECRETS,
     STATE,
     LabError,
+    roles_of,
 )
 
 BIN = Path(sys.executable).parent
@@ -38,13 +39,14 @@ REPEATED_PLAY = "Gather facts"
 DEMONSTRATION_CUSTOMERS = 20
 
 
-def prepare(console: Console) -> docker.DockerClient:
-    """Bring up the engine, the host image, the mirror and the secrets."""
+def prepare(console: Console, wanted: list[hosts.Host] | None = None) -> docker.DockerClient:
+    """Bring up the engine, the host image, the mirror and the secrets: what the wanted hosts need, or everything."""
     client = engine.ensure()
     secrets.ensure()
     hosts.ensure_networks(client, MOLECULE_NETWORK, BANK_NETWORK)
     if PLATFORM == "standin":
-        built = mirror.prepare(client, console)
+        roles = None if wanted is None else roles_of({group for host in wanted for group in host.groups})
+        built = mirror.prepare(client, console, roles)
         for network in (MOLECULE_NETWORK, BANK_NETWORK):
             mirror.connect(client, network)
         console.print("host image and mirror: built" if built else "host image and mirror: nothing to do")
@@ -87,9 +89,8 @@ def playbook(console: Console, name: str, *options: str) -> None:
 
 def start(console: Console) -> list[hosts.Host]:
     """Start the hosts of the inventory, without running a playbook; return them."""
-    client = prepare(console)
     wanted = hosts.inventory()
-    hosts.start(client, wanted)
+    hosts.start(prepare(console, wanted), wanted)
     return wanted
 
 

@@ -127,8 +127,10 @@ class Progress:
         return table
 
 
-def prepare(client: docker.DockerClient, console: Console) -> bool:
+def prepare(client: docker.DockerClient, console: Console, roles: set[str] | None = None) -> bool:
     """Build what is missing, side by side, and start the mirror; return whether anything was built.
+
+    Only the releases that ``roles`` install are built, or all of them. What was built before stays in the mirror.
 
     Raises:
         LabError: a build failed.
@@ -140,12 +142,12 @@ def prepare(client: docker.DockerClient, console: Console) -> bool:
     jobs: dict[str, Callable[[], tuple[Path, bool] | bool]] = {
         "RPM packages": build_packages,
         "host image": lambda: build_image(client),
-        **{
-            f"{release.name} {release.version}": lambda release=release: build_release(release)
-            for release in go_releases
-        },
-        f"bank {chosen['bank']}": build_bank,
     }
+    for release in go_releases:
+        if roles is None or release.name in roles:
+            jobs[f"{release.name} {release.version}"] = lambda release=release: build_release(release)
+    if roles is None or "bank_app" in roles:
+        jobs[f"bank {chosen['bank']}"] = build_bank
     progress = Progress(console, list(jobs))
 
     def work(name: str) -> tuple[Path, bool] | bool:

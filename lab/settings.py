@@ -48,3 +48,10 @@ def versions() -> dict[str, str]:
         merged |= yaml.safe_load(file.read_text(encoding="utf-8"))
     prefix = "platform_version_"
     return {key.removeprefix(prefix): str(value) for key, value in merged.items() if key.startswith(prefix)}
+
+
+def roles_of(groups: set[str]) -> set[str]:
+    """Return the roles that hosts in the given inventory groups get."""
+    file = PROJECT / "group_vars/all/platform_roles.yml"
+    table = yaml.safe_load(file.read_text(encoding="utf-8"))["platform_roles"]
+    return {role for role, entry in table.items() if {"all", *groups} & set(entry["groups"])}

@@ -12,7 +12,7 @@ from lab import cache, engine, hosts, secrets
 from lab.build.packages import upstream_version
 from lab.build.releases import prometheus
 from lab.cli import unit_states
-from lab.settings import LabError
+from lab.settings import LabError, roles_of
 
 
 @pytest.fixture(autouse=True)
@@ -152,3 +152,9 @@ def test_hosts_of_another_working_copy_are_named_and_refused() -> None:
     hosts.refuse_foreign({"lab-app1": own}, "a")
     with pytest.raises(LabError, match=r"^lab-db1, lab-lb1: made from another working copy"):
         hosts.refuse_foreign({"lab-app1": own, "lab-lb1": unlabelled, "lab-db1": other}, "a")
+
+
+def test_only_what_the_inventory_asks_for_is_built() -> None:
+    assert {"node_exporter", "bank_app"} <= roles_of({"bank_app"})
+    assert "prometheus" not in roles_of({"bank_app"})
+    assert {"prometheus", "node_exporter"} <= roles_of({"prometheus"})
