@@ -33,7 +33,7 @@ ALTERNATIVES = {
     "Ansible's strategy free": {"ANSIBLE_STRATEGY": "free"},
     "linear, without pipelining": {**LINEAR, "ANSIBLE_PIPELINING": "0"},
     "linear, 5 forks": {**LINEAR, "ANSIBLE_FORKS": "5"},
-    "linear, through the engine": {**LINEAR, "LAB_CONNECTION": "community.docker.docker"},
+    "linear, through the engine": {**LINEAR, "LAB_CONNECTION": "docker"},
 }
 
 

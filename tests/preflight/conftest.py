@@ -97,7 +97,7 @@ def old_host(containers: Callable[[str], Container]) -> Container:
 
 def reach(container: Container) -> dict[str, Any]:
     """Variables under which Ansible reaches a container."""
-    return {"ansible_connection": "community.docker.docker", "ansible_host": container.name}
+    return {"ansible_connection": "docker", "ansible_host": container.name}
 
 
 def good_secrets() -> dict[str, str]:
