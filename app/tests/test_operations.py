@@ -122,9 +122,13 @@ def test_metrics_count_by_route_and_never_by_path(app, client, make_customer):
     assert "/strange" not in text
     assert str(who.account) not in text
     assert who.email not in text
-    assert samples(text, "bank_logins_total")['{outcome="failure"}'] >= 1
-    assert samples(text, "bank_logins_total")['{outcome="success"}'] >= 1
-    assert set(samples(text, "bank_transfers_total")) >= {'{outcome="completed"}', '{outcome="insufficient_funds"}'}
+    assert samples(text, "bank_logins_total")['{factor="password",outcome="failure"}'] >= 1
+    assert samples(text, "bank_logins_total")['{factor="password",outcome="success"}'] >= 1
+    assert set(samples(text, "bank_transfers_total")) >= {
+        '{outcome="completed",type="transfer"}', '{outcome="insufficient_funds",type="transfer"}',
+    }  # fmt: skip
+    assert samples(text, "bank_db_pool_wait_seconds_count")[""] >= 4
+    assert samples(text, "bank_redis_command_duration_seconds_count")['{command="GET"}'] >= 4
     assert "bank_build_info{" in text
     assert samples(text, "bank_http_requests_in_progress")[""] == 1
     assert samples(text, "bank_db_pool_connections_in_use")[""] == 0
@@ -154,6 +158,9 @@ def test_any_worker_answers_for_all(start_instance):
         answers.add(samples(text, "flask_http_request_duration_seconds_count")[label])
         assert list(samples(text, "bank_build_info").values()) == [1.0]
         assert samples(text, "bank_db_pool_connections_limit")[""] == 90
+        assert samples(text, "bank_http_threads_limit")[""] == 6
+        assert samples(text, "bank_http_requests_in_progress")[""] == 1
+        assert samples(text, "bank_redis_command_duration_seconds_count")['{command="SET"}'] >= 30
     assert answers == {30.0}
     for line in instance.log.read_text().splitlines():
         pids.add(json.loads(line)["process"]["pid"])

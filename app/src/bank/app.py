@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import structlog
-from flask import Flask
+from flask import Flask, g
 from flask_login import LoginManager, current_user
 from flask_wtf.csrf import CSRFProtect
 
-from bank import __version__, account_numbers, errors, log, metrics, money, security
+from bank import __version__, account_numbers, errors, log, metrics, money, security, tracing
 from bank.config import load_settings
 from bank.resources import make_resources, resources
 from bank.routes import BLUEPRINTS
@@ -45,7 +45,8 @@ def create_app(settings: Settings | None = None) -> Flask:
         bank.config.ConfigError: The settings cannot be used.
     """
     settings = settings or load_settings()
-    log.configure(settings)
+    log.configure(settings, on_drop=metrics.LOG_LINES_DROPPED.inc)
+    tracing.start(settings)
     app = Flask("bank", static_folder="static", template_folder="templates")
     app.config.update(
         SECRET_KEY=settings.secret_key.get_secret_value(),
@@ -58,11 +59,12 @@ def create_app(settings: Settings | None = None) -> Flask:
     )
     shared = make_resources(settings)
     app.extensions["bank"] = shared
-    metrics.initialise(settings.database.pool_size)
+    metrics.initialise(pool_size=settings.database.pool_size, threads=settings.server.threads)
     app.session_interface = RedisSessions(shared.redis, settings.session)
     app.wsgi_app = security.TrustedProxies(app.wsgi_app, settings.server.trusted_proxies)  # type: ignore[method-assign]
 
-    # Before the rest, so that whatever refuses a request later is logged, counted and has its headers.
+    # Before the rest, so that whatever refuses a request later is traced, logged, counted and has its headers.
+    tracing.trace_requests(app)
     log.log_requests(app)
     metrics.observe_requests(app)
     security.protect(app)
@@ -97,6 +99,7 @@ def _use_logins(app: Flask) -> None:
         person = users.find(resources().engine, user_id)
         if person:
             structlog.contextvars.bind_contextvars(**{"user.id": person.get_id()})
+            g.user_id = person.get_id()
         return person
 
     @app.context_processor

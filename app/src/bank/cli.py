@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NoReturn
 import click
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
-from bank import __version__
+from bank import __version__, tracing
 from bank.config import ConfigError, load_settings, unreadable_files
 
 if TYPE_CHECKING:
@@ -59,6 +59,8 @@ def version() -> None:
 def check_config(ready: bool) -> None:
     """Check the configuration."""
     settings = _settings()
+    if problem := tracing.missing_packages(settings):
+        _fail(problem)
     if ready:
         from bank.resources import make_resources
         from bank.services import health

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import os
+import re
 import tomllib
 from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
@@ -103,6 +104,30 @@ class Logging(Section):
     level: Literal["debug", "info", "warning", "error"] = "info"
 
 
+class Tracing(Section):
+    """Where traces go; with ``backend`` "none" nothing is traced."""
+
+    backend: Literal["none", "elastic", "opentelemetry"] = "none"
+    server_url: str = ""
+    """Base address of the APM server or OTLP collector, such as ``https://apm.example:8200``."""
+    secret_token: SecretStr = SecretStr("")
+    api_key: SecretStr = SecretStr("")
+    ca_certificate: Path | None = None
+    """Set: the server's certificate must come from this authority. Absent: from one that the system knows."""
+    sample_rate: Annotated[float, Field(ge=0, le=1)] = 0.1
+    """Share of the requests that are recorded in full."""
+
+    @model_validator(mode="after")
+    def _reachable(self) -> Self:
+        if self.backend != "none" and not re.fullmatch(r"https?://[^/\s@?#]+(/[^\s@?#]*)?", self.server_url):
+            raise ValueError(
+                f"server_url must be an http(s) address without credentials when backend is {self.backend}"
+            )
+        if self.secret_token.get_secret_value() and self.api_key.get_secret_value():
+            raise ValueError("secret_token and api_key cannot be set together")
+        return self
+
+
 class Settings(BaseSettings):
     """Everything that an operator can set."""
 
@@ -123,6 +148,7 @@ class Settings(BaseSettings):
     server: Server
     session: Session
     logging: Logging
+    tracing: Tracing
 
     @field_validator("secret_key")
     @classmethod
@@ -179,8 +205,9 @@ def load_settings(path: str | Path | None = None) -> Settings:
         raise ConfigError(f"Configuration {source} cannot be read: {error.strerror}.") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"Configuration {source} is not valid TOML: {error}.") from None
-    for section in ("database", "redis", "server", "session", "logging"):
-        values.setdefault(section, {})
+    for name, field in Settings.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, Section):
+            values.setdefault(name, {})
     try:
         return Settings(**values)
     except ValidationError as error:
@@ -197,6 +224,7 @@ def unreadable_files(settings: Settings) -> list[str]:
         "server.certificate": settings.server.certificate,
         "server.private_key": settings.server.private_key,
         "server.client_ca_certificate": settings.server.client_ca_certificate,
+        "tracing.ca_certificate": settings.tracing.ca_certificate,
     }
     problems = []
     for key, path in named.items():

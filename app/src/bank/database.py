@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import random
+import re
 import time
-from typing import TYPE_CHECKING, TypeVar
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from sqlalchemy import URL, Engine, create_engine, event
+from sqlalchemy import URL, Engine, QueuePool, create_engine, event
 from sqlalchemy.exc import DBAPIError
 
-from bank import metrics
+from bank import metrics, tracing
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from sqlalchemy import Connection
+    from sqlalchemy.engine import ExceptionContext
 
     from bank.config import Settings
 
@@ -28,6 +31,18 @@ MAX_ATTEMPTS = 5
 # Serialization failure and deadlock: PostgreSQL rolled the transaction back, so it can run again as a whole.
 RETRYABLE = frozenset({"40001", "40P01"})
 LOCK_NOT_AVAILABLE = "55P03"
+_TARGET = re.compile(r"\b(?:FROM|INTO|UPDATE)\s+(?:ONLY\s+)?([a-z_][a-z0-9_.]*)", re.ASCII | re.IGNORECASE)
+
+
+class TimedPool(QueuePool):
+    """A pool that measures how long a request waits for a connection."""
+
+    # Logs as part of SQLAlchemy, whose chatter is not wanted, and not as part of the bank.
+    _sqla_logger_namespace = "sqlalchemy.pool.TimedPool"
+
+    def _do_get(self) -> Any:  # noqa: ANN401
+        with metrics.DATABASE_POOL_WAIT.time():
+            return super()._do_get()
 
 
 def sqlstate(error: DBAPIError) -> str:
@@ -68,6 +83,7 @@ def make_engine(settings: Settings, *, statement_ms: int = STATEMENT_MS, lock_ms
             database=database.name,
         ),
         connect_args=arguments,
+        poolclass=TimedPool,
         pool_size=database.pool_size,
         max_overflow=0,
         pool_timeout=POOL_WAIT_SECONDS,
@@ -78,7 +94,37 @@ def make_engine(settings: Settings, *, statement_ms: int = STATEMENT_MS, lock_ms
     )
     event.listen(engine, "checkout", lambda *_: metrics.DATABASE_CONNECTIONS.inc())
     event.listen(engine, "checkin", lambda *_: metrics.DATABASE_CONNECTIONS.dec())
+    if tracing.is_on():
+        _trace_statements(engine)
     return engine
+
+
+@lru_cache(maxsize=512)
+def statement_name(statement: str) -> str:
+    """Return a short name for a statement: what it does and to which table."""
+    verb = statement.split(None, 1)[0].upper() if statement.strip() else "SQL"
+    target = _TARGET.search(statement)
+    return f"{verb} {target[1]}" if target else verb
+
+
+def _trace_statements(engine: Engine) -> None:
+    """Make a span of each statement; its text has placeholders where the values go."""
+
+    @event.listens_for(engine, "before_cursor_execute")
+    def begin(connection: Connection, _c: object, statement: str, *_: object) -> None:
+        span = tracing.span(statement_name(statement), "db.postgresql", statement=statement)
+        span.__enter__()
+        connection.info.setdefault("bank_spans", []).append(span)
+
+    @event.listens_for(engine, "after_cursor_execute")
+    def end(connection: Connection, *_: object) -> None:
+        connection.info["bank_spans"].pop().__exit__(None, None, None)
+
+    @event.listens_for(engine, "handle_error")
+    def fail(failure: ExceptionContext) -> None:
+        if failure.connection is not None and (open_spans := failure.connection.info.get("bank_spans")):
+            error = failure.original_exception
+            open_spans.pop().__exit__(type(error), error, error.__traceback__)
 
 
 def in_transaction(engine: Engine, work: Callable[[Connection], T]) -> T:
@@ -89,7 +135,7 @@ def in_transaction(engine: Engine, work: Callable[[Connection], T]) -> T:
     """
     for attempt in range(1, MAX_ATTEMPTS + 1):
         try:
-            with engine.begin() as connection:
+            with tracing.span("transaction"), engine.begin() as connection:
                 return work(connection)
         except DBAPIError as error:
             state = sqlstate(error)

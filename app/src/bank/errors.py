@@ -1,17 +1,17 @@
-"""Error pages: they say what to do and a reference number, and nothing about the inside."""
+"""Error pages, and problem details for programs: what to do and a reference, and nothing about the inside."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from flask import g, render_template, request
+from flask import Response, render_template
 from flask_wtf.csrf import CSRFError
 from sqlalchemy.exc import InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from werkzeug.exceptions import HTTPException
 
-from bank import metrics
-from bank.log import logger
+from bank import metrics, problems, tracing
+from bank.log import describe_error, logger
 from bank.sessions import SessionStoreUnavailableError
 
 if TYPE_CHECKING:
@@ -32,17 +32,23 @@ TEXTS = {
 }
 FALLBACK = ("Something went wrong", "We could not do this. If it happens again, tell us the reference below.")
 
-Answer = tuple[str, int, dict[str, str]]
+Answer = tuple[str, int, dict[str, str]] | Response
 
 
 def _page(status: int, extra: dict[str, str] | None = None) -> Answer:
     title, explanation = TEXTS.get(status, TEXTS[400] if status < SERVER_ERROR else FALLBACK)
-    body = render_template("errors/error.html", title=title, explanation=explanation, reference=g.get("request_id", ""))
-    return body, status, extra or {}
+    if problems.wanted():
+        return problems.answer(problems.ProblemError(status, explanation, headers=extra))
+    page = render_template("errors/error.html", title=title, explanation=explanation, reference=problems.reference())
+    return page, status, extra or {}
 
 
 def register(app: Flask) -> None:
     """Let every failure end in one of these pages."""
+
+    @app.errorhandler(problems.ProblemError)
+    def problem(error: problems.ProblemError) -> Response:
+        return problems.answer(error)
 
     @app.errorhandler(CSRFError)
     def bad_token(error: CSRFError) -> Answer:
@@ -86,8 +92,8 @@ def register(app: Flask) -> None:
 
 
 def _log_failure(message: str, error: Exception) -> None:
-    method = request.method if request.method in metrics.METHODS else "OTHER"
-    metrics.EXCEPTIONS.labels(method).inc()
+    metrics.EXCEPTIONS.labels(metrics.method_label()).inc()
+    tracing.record_error(error, describe_error(error)["error.message"])
     logger.error(
         message,
         exc_info=error,

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from bank import tracing
 from bank.config import ConfigError, load_settings, unreadable_files
 
 if TYPE_CHECKING:
@@ -17,6 +18,8 @@ try:
     _settings = load_settings()
     if _problems := unreadable_files(_settings):
         raise ConfigError(_problems[0])  # noqa: TRY301
+    if _missing := tracing.missing_packages(_settings):
+        raise ConfigError(_missing)  # noqa: TRY301
 except ConfigError as _error:
     sys.exit(f"bank: {_error}")
 _server = _settings.server
@@ -89,3 +92,9 @@ def child_exit(server: Any, worker: Any) -> None:  # noqa: ANN401
     from prometheus_client import multiprocess
 
     multiprocess.mark_process_dead(worker.pid)  # type: ignore[no-untyped-call]
+
+
+def worker_exit(server: Any, worker: Any) -> None:  # noqa: ANN401
+    """Send the traces that a worker still holds."""
+    del server, worker
+    tracing.stop()

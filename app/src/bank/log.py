@@ -21,10 +21,10 @@ from flask import g, request
 from gunicorn.glogging import Logger as GunicornBase
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
-from bank import __version__
+from bank import __version__, tracing
 
 if TYPE_CHECKING:
-    from collections.abc import MutableMapping
+    from collections.abc import Callable, MutableMapping
 
     from flask import Flask, Response
 
@@ -34,13 +34,14 @@ ALLOWED = frozenset(
     {
         "event", "exc_info", "_record", "_from_structlog",
         "error.code", "error.message", "error.stack_trace", "error.type",
-        "event.action", "event.category", "event.dataset", "event.duration", "event.kind", "event.outcome",
+        "event.action", "event.category", "event.dataset", "event.duration", "event.id", "event.kind", "event.outcome",
         "event.reason", "event.type",
         "http.request.id", "http.request.method", "http.response.status_code", "labels.http_route",
         "log.logger", "process.pid",
         "service.environment", "service.name", "service.node.name", "service.version", "labels.site",
-        "source.ip", "trace.id", "url.path", "user.id", "user_agent.original",
-        "bank.amount_minor", "bank.currency", "bank.replayed", "bank.transfer.id",
+        "source.ip", "span.id", "trace.id", "transaction.id", "url.path", "user.id", "user_agent.original",
+        "bank.account.masked", "bank.amount_minor", "bank.currency", "bank.fraud.score", "bank.replayed",
+        "bank.transfer.id",
     }
 )  # fmt: skip
 REQUEST_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{7,63}", re.ASCII)
@@ -57,9 +58,10 @@ class LineFile(logging.Handler):
     The file is opened anew when log rotation has moved it away.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, on_drop: Callable[[], None]) -> None:
         super().__init__()
         self._path = path
+        self._on_drop = on_drop
         self._descriptor = self._open()
 
     def _open(self) -> int:
@@ -81,6 +83,7 @@ class LineFile(logging.Handler):
         try:
             os.write(self._current(), (self.format(record) + "\n").encode())
         except Exception:  # noqa: BLE001  (a full disk must not stop the bank; logging reports it on stderr)
+            self._on_drop()
             self.handleError(record)
 
 
@@ -122,8 +125,16 @@ def _allowed_only(_logger: Any, _name: str, event: MutableMapping[str, Any]) -> 
     return event
 
 
-def make_handler(settings: Settings) -> logging.Handler:
-    """Return a handler that writes ECS lines where the settings say."""
+def make_handler(settings: Settings, on_drop: Callable[[], None] = lambda: None) -> logging.Handler:
+    """Return a handler that writes ECS lines where the settings say.
+
+    Args:
+        settings: Where to write, and how this instance is called.
+        on_drop: Called when a line could not be written to the file.
+
+    Raises:
+        OSError: The log file cannot be opened.
+    """
     service = {
         "service.name": "bank",
         "service.version": __version__,
@@ -136,13 +147,16 @@ def make_handler(settings: Settings) -> logging.Handler:
         record = event.get("_record")
         event.update(service)
         event["process.pid"] = os.getpid()
+        event["event.id"] = uuid.uuid4().hex
+        if (span_id := tracing.current_span()) is not None:
+            event["span.id"] = span_id
         if record is not None:
             event["log.logger"] = record.name
         event.setdefault("event.dataset", "bank.app")
         return event
 
     path = settings.logging.path
-    handler: logging.Handler = LineFile(Path(path)) if path else logging.StreamHandler(sys.stdout)
+    handler: logging.Handler = LineFile(Path(path), on_drop) if path else logging.StreamHandler(sys.stdout)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=[structlog.contextvars.merge_contextvars],
@@ -159,8 +173,12 @@ def make_handler(settings: Settings) -> logging.Handler:
     return handler
 
 
-def configure(settings: Settings) -> None:
+def configure(settings: Settings, on_drop: Callable[[], None] = lambda: None) -> None:
     """Send the logs of this process, those of libraries included, to one place.
+
+    Args:
+        settings: Where to write, and from which level on.
+        on_drop: Called when a line could not be written.
 
     Raises:
         OSError: The log file cannot be opened.
@@ -179,7 +197,7 @@ def configure(settings: Settings) -> None:
         if getattr(old, "of_the_bank", False):
             root.removeHandler(old)
             old.close()
-    handler = make_handler(settings)
+    handler = make_handler(settings, on_drop)
     handler.of_the_bank = True  # type: ignore[attr-defined]
     root.addHandler(handler)
     root.setLevel(logging.WARNING)
@@ -198,18 +216,25 @@ class GunicornLogger(GunicornBase):  # type: ignore[misc]
             self.error_log.addHandler(self.handler)
 
 
+def accepted_request_id() -> str | None:
+    """Return the request id that a load balancer set, if it has the right shape."""
+    offered = request.headers.get("X-Request-ID", "") if "bank.proxied" in request.environ else ""
+    return offered if REQUEST_ID.fullmatch(offered) else None
+
+
 def log_requests(app: Flask) -> None:
-    """Give every request an id and write one line about it when it was answered."""
+    """Write one line about every request when it was answered; its ids must be known already."""
 
     @app.before_request
     def begin() -> None:
         g.started = time.perf_counter()
-        offered = request.headers.get("X-Request-ID", "") if request.environ.get("bank.proxied") else ""
-        g.request_id = offered if REQUEST_ID.fullmatch(offered) else uuid.uuid4().hex
         structlog.contextvars.clear_contextvars()
+        if g.transaction_id:
+            structlog.contextvars.bind_contextvars(**{"transaction.id": g.transaction_id})
         structlog.contextvars.bind_contextvars(
             **{
                 "http.request.id": g.request_id,
+                "trace.id": g.trace_id,
                 "http.request.method": request.method[:16],
                 "url.path": request.path[:PATH_LENGTH],
                 "source.ip": request.remote_addr,

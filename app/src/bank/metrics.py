@@ -35,13 +35,13 @@ REQUEST_SECONDS = Histogram(
 REQUESTS = Counter("flask_http_request_total", "Requests answered.", ("method", "status"))
 EXCEPTIONS = Counter("flask_http_request_exceptions_total", "Requests that ended in an error of ours.", ("method",))
 IN_PROGRESS = Gauge("bank_http_requests_in_progress", "Requests being answered.", multiprocess_mode="livesum")
-TRANSFERS = Counter("bank_transfers_total", "Transfers asked for, by how they ended.", ("outcome",))
+TRANSFERS = Counter("bank_transfers_total", "Transfers asked for, by how they ended.", ("type", "outcome"))
 TRANSFERRED = Counter(
     "bank_transfer_amount_minor_units_total", "Money moved, in minor units of its currency.", ("currency",)
 )
 TRANSFER_SECONDS = Histogram("bank_transfer_duration_seconds", "Time to carry out a transfer.", buckets=BUCKETS)
 REPLAYS = Counter("bank_idempotent_replays_total", "Forms sent again with a used key.", ("result",))
-LOGINS = Counter("bank_logins_total", "Attempts to log in, by how they ended.", ("outcome",))
+LOGINS = Counter("bank_logins_total", "Attempts to log in, by how they ended.", ("outcome", "factor"))
 DATABASE_RETRIES = Counter("bank_db_retries_total", "Transactions run again, by SQLSTATE.", ("sqlstate",))
 DATABASE_CONNECTIONS = Gauge(
     "bank_db_pool_connections_in_use", "Database connections lent out.", multiprocess_mode="livesum"
@@ -49,21 +49,37 @@ DATABASE_CONNECTIONS = Gauge(
 DATABASE_POOL_SIZE = Gauge(
     "bank_db_pool_connections_limit", "Database connections that may be lent out.", multiprocess_mode="livesum"
 )
+DATABASE_POOL_WAIT = Histogram(
+    "bank_db_pool_wait_seconds",
+    "Time until a database connection was lent out, a new one made if needed.",
+    buckets=(0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0),
+)
+REDIS_SECONDS = Histogram(
+    "bank_redis_command_duration_seconds",
+    "Time that Redis took to answer.",
+    ("command",),
+    buckets=(0.0005, 0.001, 0.0025, 0.005, 0.01, 0.05, 0.1, 0.5, 2.0),
+)
+THREADS = Gauge(
+    "bank_http_threads_limit", "Requests that can be answered at the same time.", multiprocess_mode="livesum"
+)
+LOG_LINES_DROPPED = Counter("bank_log_lines_dropped_total", "Log lines that could not be written.")
 BUILD_INFO = Gauge(
     "bank_build_info", "Always 1; the labels tell what runs.", ("version", "python"), multiprocess_mode="max"
 )
 
 
-def initialise(pool_size: int) -> None:
+def initialise(*, pool_size: int, threads: int) -> None:
     """Give every series a first value, so that a rate exists before the first event."""
     for outcome in TRANSFER_OUTCOMES:
-        TRANSFERS.labels(outcome)
+        TRANSFERS.labels("transfer", outcome)
     for outcome in LOGIN_OUTCOMES:
-        LOGINS.labels(outcome)
+        LOGINS.labels(outcome, "password")
     for result in ("replayed", "conflict"):
         REPLAYS.labels(result)
     BUILD_INFO.labels(__version__, platform.python_version()).set(1)
     DATABASE_POOL_SIZE.set(pool_size)
+    THREADS.set(threads)
 
 
 def exposition() -> bytes:
@@ -73,6 +89,11 @@ def exposition() -> bytes:
         MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
         return generate_latest(registry)
     return generate_latest(REGISTRY)
+
+
+def method_label() -> str:
+    """Return the method of this request, strange ones under one name."""
+    return request.method if request.method in METHODS else "OTHER"
 
 
 def observe_requests(app: Flask) -> None:
@@ -87,7 +108,7 @@ def observe_requests(app: Flask) -> None:
     def measure(response: Response) -> Response:
         started = g.get("started")
         if started is not None:
-            method = request.method if request.method in METHODS else "OTHER"
+            method = method_label()
             rule = request.url_rule.rule if request.url_rule else "unmatched"
             status = str(response.status_code)
             REQUEST_SECONDS.labels(method, rule, status).observe(time.perf_counter() - started)

@@ -10,14 +10,27 @@ from redis import Redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+from bank import metrics, tracing
 from bank.database import make_engine
 
 if TYPE_CHECKING:
+    from typing import Any
+
     from sqlalchemy import Engine
 
     from bank.config import Settings
 
 REDIS_SECONDS = 2
+
+
+class ObservedRedis(Redis):
+    """A client whose commands are timed and traced, by the name of the command alone."""
+
+    def execute_command(self, *args: Any, **options: Any) -> Any:  # noqa: ANN401
+        """Run one command."""
+        command = str(args[0]).upper()
+        with metrics.REDIS_SECONDS.labels(command).time(), tracing.span(command, "db.redis"):
+            return super().execute_command(*args, **options)  # type: ignore[no-untyped-call]
 
 
 @dataclass(frozen=True)
@@ -40,7 +53,7 @@ def make_redis(settings: Settings) -> Redis:
             "ssl_cert_reqs": "required",
             "ssl_check_hostname": True,
         }
-    return Redis(
+    return ObservedRedis(
         host=options.host,
         port=options.port,
         username=options.user or None,

@@ -53,16 +53,16 @@ def login() -> Page:
     try:
         person = users.authenticate(resources().engine, form.email.data, form.password.data)
     except Exception:
-        metrics.LOGINS.labels("error").inc()
+        metrics.LOGINS.labels("error", "password").inc()
         raise
     if person is None:
-        metrics.LOGINS.labels("failure").inc()
+        metrics.LOGINS.labels("failure", "password").inc()
         logger.warning("log-in refused", **_event("failure"))
         return render_template("login.html", form=form, refused=True), 401
     target = _after_login()
     cast("BankSession", session._get_current_object()).rotate()  # type: ignore[attr-defined]  # noqa: SLF001
     login_user(person)
-    metrics.LOGINS.labels("success").inc()
+    metrics.LOGINS.labels("success", "password").inc()
     logger.info("logged in", **_event("success", person.get_id()))
     return redirect(target, 303)
 

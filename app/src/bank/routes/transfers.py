@@ -8,7 +8,7 @@ from flask import Blueprint, abort, flash, redirect, render_template, request, u
 from flask_login import current_user, login_required
 from werkzeug.wrappers import Response
 
-from bank import metrics, money
+from bank import metrics, money, tracing
 from bank.log import logger
 from bank.resources import resources
 from bank.routes.forms import TransferForm
@@ -19,6 +19,7 @@ Page = str | Response | tuple[str, int]
 
 
 def _log(outcome: str, order: transfers.Order, **more: object) -> None:
+    tracing.label(outcome=outcome)
     fields = {
         "event.dataset": "bank.transaction",
         "event.kind": "event",
@@ -85,20 +86,21 @@ def _carry_out(order: transfers.Order, form: TransferForm, own: list[accounts.Ac
         with metrics.TRANSFER_SECONDS.time():
             receipt = transfers.transfer(resources().engine, order)
     except transfers.TransferError as error:
-        metrics.TRANSFERS.labels(error.outcome).inc()
+        metrics.TRANSFERS.labels("transfer", error.outcome).inc()
         if isinstance(error, transfers.KeyReusedError):
             metrics.REPLAYS.labels("conflict").inc()
         _log(error.outcome, order)
         return _refused(error, form, own)
     except Exception:
-        metrics.TRANSFERS.labels("error").inc()
+        metrics.TRANSFERS.labels("transfer", "error").inc()
         raise
     sent = money.format_money(order.amount_minor, order.currency)
     if receipt.replayed:
         metrics.REPLAYS.labels("replayed").inc()
     else:
-        metrics.TRANSFERS.labels("completed").inc()
+        metrics.TRANSFERS.labels("transfer", "completed").inc()
         metrics.TRANSFERRED.labels(order.currency).inc(order.amount_minor)
+        tracing.label(transfer_id=str(receipt.entry_id))
         _log("completed", order, **{"bank.transfer.id": str(receipt.entry_id)})
         flash(f"{sent} sent.", "success")
     return redirect(url_for("accounts.detail", account_id=order.from_account), 303)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
 
+from bank import tracing
+
 MAX_LENGTH = 1024
 HASHER = PasswordHasher(time_cost=2, memory_cost=19456, parallelism=1)
 # Verified when a user is unknown, so that the answer takes the same time.
@@ -21,7 +23,8 @@ def matches(password_hash: str | None, password: str) -> bool:
     if len(password) > MAX_LENGTH:
         return False
     try:
-        HASHER.verify(password_hash or _DUMMY, password)
+        with tracing.span("argon2", "crypto"):
+            HASHER.verify(password_hash or _DUMMY, password)
     except (VerificationError, InvalidHashError):
         return False
     return password_hash is not None
