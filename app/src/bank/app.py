@@ -6,13 +6,14 @@ from typing import TYPE_CHECKING
 
 import structlog
 from flask import Flask, g
+from flask_babel import lazy_gettext
 from flask_login import LoginManager, current_user
 from flask_wtf.csrf import CSRFProtect
 
-from bank import __version__, account_numbers, errors, log, metrics, money, security, tracing
+from bank import __version__, account_numbers, errors, i18n, log, metrics, security, tracing
 from bank.config import load_settings
 from bank.resources import make_resources, resources
-from bank.routes import BLUEPRINTS
+from bank.routes import BLUEPRINTS, paths
 from bank.services import users
 from bank.sessions import RedisSessions
 
@@ -74,23 +75,17 @@ def create_app(settings: Settings | None = None) -> Flask:
     for blueprint in BLUEPRINTS:
         app.register_blueprint(blueprint)
 
-    # Texts go through gettext already; a translation extension replaces these two lines.
-    app.jinja_env.add_extension("jinja2.ext.i18n")
-    app.jinja_env.install_null_translations(newstyle=True)  # type: ignore[attr-defined]
-    app.jinja_env.filters.update(
-        money=money.format_money,
-        number=money.format_number,
-        grouped=account_numbers.grouped,
-        masked=account_numbers.masked,
-    )
-    app.jinja_env.globals.update(release=__version__)
+    i18n.use(app)
+    app.jinja_env.filters.update(grouped=account_numbers.grouped, masked=account_numbers.masked)
+    app.jinja_env.globals.update(release=__version__, here=paths.here)
     return app
 
 
 def _use_logins(app: Flask) -> None:
     manager = SessionLogin()
     manager.login_view = "auth.login"
-    manager.login_message = "Please log in to go on."
+    manager.login_message = lazy_gettext("Please log in to go on.")
+    manager.localize_callback = str  # now, because the session holds plain text
     manager.login_message_category = "info"
     manager.init_app(app, add_context_processor=False)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from flask import Response, render_template
+from flask_babel import lazy_gettext as _
 from flask_wtf.csrf import CSRFError
 from sqlalchemy.exc import InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
@@ -21,24 +22,44 @@ SERVER_ERROR = 500
 UNAVAILABLE = 503
 TEXTS = {
     400: (
-        "That did not work",
-        "The request was not complete, or this page was open for too long. Go back, reload the page and try again.",
+        _("That did not work"),
+        _("The request was not complete, or the page was open for too long. Go back, reload the page and try again."),
     ),
-    403: ("Not allowed", "You may not do this."),
-    404: ("Page not found", "This page does not exist, or it is not yours to see."),
-    405: ("Not possible here", "This page cannot be used in that way."),
-    413: ("Too much data", "What was sent is larger than the bank accepts."),
-    UNAVAILABLE: ("Back in a moment", "The bank cannot answer right now. Your money is safe; try again in a minute."),
-}
-FALLBACK = ("Something went wrong", "We could not do this. If it happens again, tell us the reference below.")
+    401: (_("Please log in"), _("This page needs a log-in. Log in and open it again.")),
+    403: (
+        _("Not allowed"),
+        _("Your role does not include this. If it should, ask an administrator and name the reference below."),
+    ),
+    404: (
+        _("Page not found"),
+        _("This page does not exist, or it is not yours to see. Check the address, or start from your accounts."),
+    ),
+    405: (_("Not possible here"), _("This page cannot be used in that way. Start again from your accounts.")),
+    413: (
+        _("Too much data"),
+        _("What was sent is larger than the bank accepts. Nothing was done; shorten it and try again."),
+    ),
+    429: (_("Too many attempts"), _("Nothing was done. Wait a minute, then try again.")),
+    SERVER_ERROR: (
+        _("Something went wrong"),
+        _("The bank could not do this. Look at your history before you try again; if it fails again, "
+          "tell us the reference below."),
+    ),
+    UNAVAILABLE: (
+        _("Back in a moment"),
+        _("The bank cannot answer right now. Your money is safe; try again in a minute."),
+    ),
+}  # fmt: skip
+# What else the answer to a failure tells the browser.
+KEPT_HEADERS = frozenset({"Allow", "Retry-After"})
 
 Answer = tuple[str, int, dict[str, str]] | Response
 
 
 def _page(status: int, extra: dict[str, str] | None = None) -> Answer:
-    title, explanation = TEXTS.get(status, TEXTS[400] if status < SERVER_ERROR else FALLBACK)
+    title, explanation = TEXTS.get(status, TEXTS[400 if status < SERVER_ERROR else SERVER_ERROR])
     if problems.wanted():
-        return problems.answer(problems.ProblemError(status, explanation, headers=extra))
+        return problems.answer(problems.ProblemError(status, str(explanation), headers=extra))
     page = render_template("errors/error.html", title=title, explanation=explanation, reference=problems.reference())
     return page, status, extra or {}
 
@@ -72,10 +93,7 @@ def register(app: Flask) -> None:
         status = error.code or SERVER_ERROR
         if status < 400:  # noqa: PLR2004  (redirects, such as the router's own)
             return error
-        extra = {}
-        if valid := getattr(error, "valid_methods", None):
-            extra["Allow"] = ", ".join(sorted(valid))
-        return _page(status, extra)
+        return _page(status, {name: value for name, value in error.get_headers() if name in KEPT_HEADERS})
 
     @app.errorhandler(SessionStoreUnavailableError)
     @app.errorhandler(OperationalError)

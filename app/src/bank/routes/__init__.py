@@ -1,5 +1,11 @@
 """Pages and interfaces, one blueprint for each subject."""
 
-from bank.routes import accounts, auth, operations, transfers
+from bank.routes import accounts, auth, languages, operations, transfers
 
-BLUEPRINTS = (operations.blueprint, auth.blueprint, accounts.blueprint, transfers.blueprint)
+BLUEPRINTS = (
+    operations.blueprint,
+    auth.blueprint,
+    languages.blueprint,
+    accounts.blueprint,
+    transfers.blueprint,
+)

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING, cast
 
 import structlog
 from flask import Blueprint, flash, redirect, render_template, request, session, url_for
+from flask_babel import gettext
 from flask_login import current_user, login_user
 from werkzeug.wrappers import Response
 
 from bank import metrics
 from bank.log import logger
 from bank.resources import resources
+from bank.routes import paths
 from bank.routes.forms import LoginForm
 from bank.services import users
 
@@ -21,13 +22,6 @@ if TYPE_CHECKING:
 
 blueprint = Blueprint("auth", __name__)
 Page = str | Response | tuple[str, int]
-# A path of this site: a single slash, then nothing that a browser could take for another host.
-_LOCAL_PATH = re.compile(r"/(?:[A-Za-z0-9_.~-][A-Za-z0-9_.~/?=&%-]*)?", re.ASCII)
-
-
-def _after_login() -> str:
-    wanted = request.args.get("next", "")
-    return wanted if _LOCAL_PATH.fullmatch(wanted) else url_for("accounts.overview")
 
 
 def _event(outcome: str, user_id: str | None = None) -> dict[str, object]:
@@ -59,7 +53,7 @@ def login() -> Page:
         metrics.LOGINS.labels("failure", "password").inc()
         logger.warning("log-in refused", **_event("failure"))
         return render_template("login.html", form=form, refused=True), 401
-    target = _after_login()
+    target = paths.local(request.args.get("next", ""))
     cast("BankSession", session._get_current_object()).rotate()  # type: ignore[attr-defined]  # noqa: SLF001
     login_user(person)
     metrics.LOGINS.labels("success", "password").inc()
@@ -74,5 +68,5 @@ def logout() -> Page:
         structlog.contextvars.bind_contextvars(**{"user.id": current_user.get_id()})
         logger.info("logged out", **(_event("success") | {"event.action": "log-out", "event.type": ["end"]}))
     cast("BankSession", session._get_current_object()).rotate()  # type: ignore[attr-defined]  # noqa: SLF001
-    flash("You are logged out.", "info")
+    flash(gettext("You are logged out."), "info")
     return redirect(url_for("auth.login"), 303)

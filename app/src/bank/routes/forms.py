@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from flask_babel import gettext
+from flask_babel import lazy_gettext as _
 from flask_wtf import FlaskForm
 from wtforms import HiddenField, PasswordField, SelectField, StringField
 from wtforms.validators import DataRequired, Length, ValidationError
@@ -19,28 +21,30 @@ if TYPE_CHECKING:
 
 def _printable(_form: FlaskForm, field: Field) -> None:
     if field.data and not field.data.isprintable():
-        raise ValidationError("Use letters, digits and punctuation only.")
+        raise ValidationError(gettext("Use letters, digits and punctuation only."))
 
 
 def _account_number(_form: FlaskForm, field: Field) -> None:
     number = account_numbers.normalise(field.data or "")
     if number is None:
-        raise ValidationError("This is not a valid account number. Check it for a typing error.")
+        raise ValidationError(gettext("This is not a valid account number. Check it for a typing error."))
     field.data = number
 
 
 class LoginForm(FlaskForm):  # type: ignore[misc]
     """Email and password; nothing is said about which of them is wrong."""
 
-    email = StringField("Email", validators=[DataRequired("Enter your email."), Length(max=MAX_EMAIL)])
-    password = PasswordField("Password", validators=[DataRequired("Enter your password."), Length(max=MAX_LENGTH)])
+    email = StringField(_("Email"), validators=[DataRequired(_("Enter your email.")), Length(max=MAX_EMAIL)])
+    password = PasswordField(
+        _("Password"), validators=[DataRequired(_("Enter your password.")), Length(max=MAX_LENGTH)]
+    )
 
 
 class TransferForm(FlaskForm):  # type: ignore[misc]
     """A transfer. The hidden key makes it safe to send the form twice."""
 
-    key = HiddenField(validators=[DataRequired("Reload the page."), Length(max=MAX_KEY), _printable])
-    from_account = SelectField("From", validators=[DataRequired("Choose an account to pay from.")], coerce=str)
-    to_number = StringField("To account", validators=[DataRequired("Enter an account number."), _account_number])
-    amount = StringField("Amount", validators=[DataRequired("Enter an amount."), Length(max=32)])
-    reference = StringField("Reference", validators=[Length(max=MAX_REFERENCE), _printable])
+    key = HiddenField(validators=[DataRequired(_("Reload the page.")), Length(max=MAX_KEY), _printable])
+    from_account = SelectField(_("From"), validators=[DataRequired(_("Choose an account to pay from."))], coerce=str)
+    to_number = StringField(_("To account"), validators=[DataRequired(_("Enter an account number.")), _account_number])
+    amount = StringField(_("Amount"), validators=[DataRequired(_("Enter an amount.")), Length(max=32)])
+    reference = StringField(_("Reference"), validators=[Length(max=MAX_REFERENCE), _printable])

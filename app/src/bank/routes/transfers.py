@@ -5,10 +5,11 @@ from __future__ import annotations
 import uuid
 
 from flask import Blueprint, abort, flash, redirect, render_template, request, url_for
+from flask_babel import gettext
 from flask_login import current_user, login_required
 from werkzeug.wrappers import Response
 
-from bank import metrics, money, tracing
+from bank import i18n, metrics, money, tracing
 from bank.log import logger
 from bank.resources import resources
 from bank.routes.forms import TransferForm
@@ -41,9 +42,7 @@ def transfer() -> Page:
     """Show the form and carry it out; sending it twice moves the money once."""
     own = accounts.list_of(resources().engine, current_user.id)
     form = TransferForm()
-    form.from_account.choices = [
-        (str(a.id), f"{a.name} · {money.format_money(a.available_minor, a.currency)}") for a in own
-    ]
+    form.from_account.choices = [(str(a.id), f"{a.name} · {i18n.amount(a.available_minor, a.currency)}") for a in own]
     if not form.is_submitted():
         form.key.data = str(uuid.uuid4())
         wanted = request.args.get("from", "")
@@ -75,9 +74,9 @@ def _amount(form: TransferForm, source: accounts.AccountView | None) -> int | No
     if source is None or form.amount.errors:
         return None
     try:
-        return money.parse_amount(form.amount.data, source.currency)
+        return i18n.parse_amount(form.amount.data, source.currency)
     except money.AmountError as error:
-        form.amount.errors = [str(error)]
+        form.amount.errors = [i18n.explain(error)]
         return None
 
 
@@ -94,7 +93,7 @@ def _carry_out(order: transfers.Order, form: TransferForm, own: list[accounts.Ac
     except Exception:
         metrics.TRANSFERS.labels("transfer", "error").inc()
         raise
-    sent = money.format_money(order.amount_minor, order.currency)
+    sent = i18n.amount(order.amount_minor, order.currency)
     if receipt.replayed:
         metrics.REPLAYS.labels("replayed").inc()
     else:
@@ -102,7 +101,7 @@ def _carry_out(order: transfers.Order, form: TransferForm, own: list[accounts.Ac
         metrics.TRANSFERRED.labels(order.currency).inc(order.amount_minor)
         tracing.label(transfer_id=str(receipt.entry_id))
         _log("completed", order, **{"bank.transfer.id": str(receipt.entry_id)})
-        flash(f"{sent} sent.", "success")
+        flash(gettext("%(amount)s sent.", amount=sent), "success")
     return redirect(url_for("accounts.detail", account_id=order.from_account), 303)
 
 
@@ -110,22 +109,24 @@ def _refused(error: transfers.TransferError, form: TransferForm, own: list[accou
     status = 422
     match error:
         case transfers.InsufficientFundsError():
-            form.amount.errors = ["There is not enough money in this account."]
+            form.amount.errors = [gettext("There is not enough money in this account.")]
         case transfers.UnknownRecipientError():
-            form.to_number.errors = ["There is no account with this number."]
+            form.to_number.errors = [gettext("There is no account with this number.")]
         case transfers.SameAccountError():
-            form.to_number.errors = ["Choose another account than the one you pay from."]
+            form.to_number.errors = [gettext("Choose another account than the one you pay from.")]
         case transfers.CurrencyMismatchError():
-            form.to_number.errors = ["This account is kept in another currency."]
+            form.to_number.errors = [gettext("This account is kept in another currency.")]
         case transfers.KeyReusedError():
             status = 409
             form.key.data = str(uuid.uuid4())
             form.form_errors = [
-                "This form had already been used for another transfer. Check your history before you send it again."
+                gettext(
+                    "This form had already been used for another transfer. Check your history before you send it again."
+                )
             ]
         case transfers.BusyError():
             status = 503
-            form.form_errors = ["The account is busy. Nothing was sent; try again in a moment."]
+            form.form_errors = [gettext("The account is busy. Nothing was sent; try again in a moment.")]
         case _:
-            form.form_errors = ["This transfer is not possible."]
+            form.form_errors = [gettext("This transfer is not possible.")]
     return render_template("transfer.html", form=form, accounts=own), status
