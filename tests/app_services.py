@@ -1,4 +1,4 @@
-"""Install the database and the cache that the application's own tests start for themselves."""
+"""Install the database, the cache and the browser that the application's own tests start for themselves."""
 
 import shutil
 import sys
@@ -15,6 +15,8 @@ def main() -> None:
         missing.append("postgresql")
     if not shutil.which("redis-server"):
         missing.append("redis-server")
+    if not shutil.which("chromium"):
+        missing.append("chromium")
     if missing:
         try:
             engine.apt_install(*missing)

@@ -57,7 +57,7 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
-def _need(path: str | None, what: str, package: str) -> str:
+def need(path: str | None, what: str, package: str) -> str:
     if path is None:
         pytest.exit(f"The tests need {what}: apt-get install -y {package}", returncode=3)
     return path
@@ -67,7 +67,7 @@ def _postgres_programs() -> Path:
     found = [path.parent for path in Path("/usr/lib/postgresql").glob("*/bin/initdb")]
     found += [Path(path).parent for path in [shutil.which("initdb")] if path]
     newest = max(found, key=lambda path: int(path.parent.name) if path.parent.name.isdigit() else 0, default=None)
-    return Path(_need(str(newest) if newest else None, "PostgreSQL's server programs", "postgresql"))
+    return Path(need(str(newest) if newest else None, "PostgreSQL's server programs", "postgresql"))
 
 
 def _as_postgres() -> list[str]:
@@ -99,7 +99,7 @@ def pki(tmp_path_factory):
 @pytest.fixture(scope="session")
 def servers(pki):
     programs = _postgres_programs()
-    redis_server = _need(shutil.which("redis-server"), "redis-server", "redis-server")
+    redis_server = need(shutil.which("redis-server"), "redis-server", "redis-server")
     folder = Path(tempfile.mkdtemp(prefix="bank-tests-"))
     folder.chmod(0o755)
     found = Servers(folder, free_port(), free_port(), free_port())

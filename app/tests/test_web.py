@@ -1,14 +1,18 @@
 """The pages, used as a browser uses them."""
 
 import html
+import json
 import re
 import threading
 import time
 import uuid
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
+from flask import abort
 from sqlalchemy import text
+from werkzeug.exceptions import TooManyRequests
 
 from bank import security, sessions
 from bank.app import create_app
@@ -234,7 +238,7 @@ def unsafe_routes(app):
 
 def test_every_unsafe_route_refuses_a_missing_or_foreign_token(app, logged_in, client):
     routes = list(unsafe_routes(app))
-    assert {path for _, path in routes} == {"/login", "/logout", "/transfer"}
+    assert {path for _, path in routes} == {"/login", "/logout", "/language", "/transfer"}
     other = browser(app).fields("/login")["csrf_token"]
     for method, path in routes:
         for data in ({}, {"csrf_token": "x"}, {"csrf_token": other}):
@@ -469,6 +473,35 @@ def test_error_page_tells_a_reference_and_nothing_else(settings, owner, make_cus
     assert "secret detail" not in body
     assert "Traceback" not in body
     assert response.headers["Content-Security-Policy"]
+    app.extensions["bank"].engine.dispose()
+
+
+@pytest.mark.parametrize(
+    ("status", "words"),
+    [(400, "Go back"), (401, "Log in"), (403, "administrator"), (404, "Check the address"), (405, "Start again"),
+     (413, "shorten"), (418, "Go back"), (429, "Wait"), (500, "history"), (503, "money is safe")],
+)  # fmt: skip
+def test_error_page_says_what_to_do_and_its_reference_finds_the_log_line(settings, owner, status, words):
+    app = create_app(settings)
+
+    @app.get("/fail")
+    def fail():
+        if status == 429:
+            raise TooManyRequests(retry_after=7)
+        abort(status)
+
+    response = browser(app).get("/fail")
+    body = html.unescape(response.get_data(as_text=True))
+    assert response.status_code == status
+    assert words in body[body.index("<main") :]
+    reference = re.search(r"<code>([^<]+)</code>", body)[1]
+    lines = [line for line in Path(settings.logging.path).read_text().splitlines() if reference in line]
+    (answered,) = [line for line in map(json.loads, lines) if line["message"] == "request answered"]
+    assert answered["http"]["request"]["id"] == reference
+    assert answered["http"]["response"]["status_code"] == status
+    assert response.headers.get("Retry-After") == ("7" if status == 429 else None)
+    assert response.headers["Cache-Control"] == "no-store"
+    assert not cookies(response)
     app.extensions["bank"].engine.dispose()
 
 

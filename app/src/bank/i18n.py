@@ -12,7 +12,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from babel import Locale
+from babel import Locale, negotiate_locale
 from babel.dates import format_date, format_datetime
 from babel.messages.mofile import write_mo
 from babel.messages.pofile import read_po
@@ -72,7 +72,9 @@ def language() -> str:
 def _wanted() -> str:
     """Choose a language: what the person chose before, else what the browser prefers."""
     chosen = request.cookies.get(COOKIE, "")
-    return chosen if chosen in LANGUAGES else request.accept_languages.best_match(LANGUAGES, SOURCE_LANGUAGE)
+    if chosen in LANGUAGES:
+        return chosen
+    return negotiate_locale(request.accept_languages.values(), LANGUAGES, sep="-") or SOURCE_LANGUAGE
 
 
 @lru_cache
@@ -88,7 +90,7 @@ def number(minor: int, currency: str) -> str:
 
 def amount(minor: int, currency: str) -> str:
     """Write minor units with their currency, as the person's language writes them."""
-    return f"{number(minor, currency)}\N{NO-BREAK SPACE}{currency}"
+    return f"{number(minor, currency)} {currency}"
 
 
 def parse_amount(text: str, currency: str) -> int:

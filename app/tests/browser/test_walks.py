@@ -1,0 +1,179 @@
+"""People's ways through the pages in a real browser: Debian's Chromium, without a screen.
+
+Every page that is reached is checked with axe, at desk and phone width, and leaves a screenshot for the eye.
+"""
+
+import re
+import shutil
+import threading
+from pathlib import Path
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import expect, sync_playwright
+from werkzeug.serving import WSGIRequestHandler, make_server
+
+from bank.services import seed as seeding
+from conftest import PASSWORD, need
+
+SCREENSHOTS = Path(__file__).parent / "screenshots"
+DESK = {"width": 1280, "height": 800}
+PHONE = {"width": 390, "height": 844}
+
+
+class QuietHandler(WSGIRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def log(self, *_arguments):
+        pass
+
+
+@pytest.fixture(scope="module")
+def site(app):
+    """The bank on this machine's own name, which browsers trust with secure cookies as they trust HTTPS."""
+    server = make_server("localhost", 0, app, threaded=True, request_handler=QuietHandler)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield f"http://localhost:{server.server_port}"
+    server.shutdown()
+    thread.join()
+
+
+@pytest.fixture(scope="module")
+def chromium():
+    program = need(shutil.which("chromium"), "Chromium", "chromium")
+    SCREENSHOTS.mkdir(exist_ok=True)
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=program, args=["--no-sandbox", "--disable-gpu"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="module")
+def demo(engine):
+    """The demonstration people, whose accounts have a history."""
+    seeding.seed(engine, customers=0, seed_number=1, password=PASSWORD)
+
+
+class Visitor:
+    """A person with a browser window of their own."""
+
+    def __init__(self, browser, site, **options) -> None:
+        self.site = site
+        self.complaints: list[str] = []
+        self.context = browser.new_context(viewport=DESK, base_url=site, reduced_motion="reduce", **options)
+        self.context.set_default_timeout(5_000)
+        self.page = self.context.new_page()
+        self.page.on("console", lambda message: self._listen(message.type, message.text))
+        self.page.on("pageerror", lambda error: self._listen("error", str(error)))
+
+    def _listen(self, kind: str, words: str) -> None:
+        # Chromium also notes each answer that is no success, which the walks provoke on purpose.
+        if kind in {"error", "warning"} and not words.startswith("Failed to load resource: the server responded"):
+            self.complaints.append(words)
+
+    def log_in(self, email: str, password: str = PASSWORD) -> None:
+        self.page.goto("/login")
+        self.page.get_by_label(re.compile(r"Email|Adresse e-mail")).fill(email)
+        self.page.get_by_label(re.compile(r"Password|Mot de passe")).fill(password)
+        self.press("Log in", "Se connecter")
+
+    def press(self, *names: str) -> None:
+        """Press the button that has one of these names in the page's main part."""
+        pattern = re.compile("^(" + "|".join(map(re.escape, names)) + ")$")
+        self.page.get_by_role("main").get_by_role("button", name=pattern).click()
+
+    def look(self, name: str) -> None:
+        """Check the page for accessibility at both widths, and keep pictures of it."""
+        for width, viewport in (("desk", DESK), ("phone", PHONE)):
+            self.page.set_viewport_size(viewport)
+            found = Axe().run(self.page, options={"resultTypes": ["violations"]})
+            self.page.screenshot(path=SCREENSHOTS / f"{name}-{width}.png", full_page=True, animations="disabled")
+            assert found.violations_count == 0, f"{name} at {width} width: {found.generate_report()}"
+            wide = self.page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
+            assert wide <= 0, f"{name} is {wide} px wider than the {width}"
+        self.page.set_viewport_size(DESK)
+
+    def leave(self) -> None:
+        self.context.close()
+        assert not self.complaints
+
+
+@pytest.fixture
+def visit(chromium, site, demo):
+    visitors = []
+
+    def enter(**options) -> Visitor:
+        visitors.append(Visitor(chromium, site, **options))
+        return visitors[-1]
+
+    yield enter
+    for visitor in visitors:
+        visitor.leave()
+
+
+def test_customer_walks_through_accounts_and_a_transfer(visit, make_customer):
+    friend = make_customer(name="Frida Friend")
+    robin = visit(locale="en-GB")
+    page = robin.page
+    page.goto("/accounts")
+    expect(page).to_have_url(re.compile("/login"))
+    robin.look("login")
+    robin.log_in("user@demo.local", "wrong")
+    expect(page.get_by_role("alert")).to_contain_text("wrong")
+    robin.look("login-refused")
+    robin.log_in("user@demo.local")
+    expect(page.get_by_role("heading", level=1)).to_have_text("Your accounts")
+    robin.look("accounts")
+    page.get_by_role("link", name=re.compile("Everyday account")).first.click()
+    robin.look("account")
+    page.get_by_role("link", name="Transfer from here").click()
+    robin.press("Send money")
+    robin.look("transfer-refused")
+    page.get_by_label("To account").fill(friend.number)
+    page.get_by_label("Amount").fill("12.50")
+    page.get_by_label("Reference").fill("Tickets")
+    robin.look("transfer")
+    robin.press("Send money")
+    expect(page.get_by_role("status")).to_contain_text("12.50")
+    expect(page.get_by_role("table")).to_contain_text("Frida Friend")
+    page.emulate_media(media="print")
+    page.screenshot(path=SCREENSHOTS / "account-print.png", full_page=True)
+    page.emulate_media(media="screen")
+    page.goto("/nowhere")
+    expect(page.get_by_role("heading", level=1)).to_have_text("Page not found")
+    robin.look("error-404")
+
+
+def test_language_follows_the_browser_until_one_is_chosen(visit):
+    robin = visit(locale="fr-FR", color_scheme="dark")
+    page = robin.page
+    page.goto("/login")
+    expect(page.locator("html")).to_have_attribute("lang", "fr")
+    robin.look("login-french-dark")
+    robin.log_in("user@demo.local")
+    expect(page.get_by_role("heading", level=1)).to_have_text("Vos comptes")
+    robin.look("accounts-french-dark")
+    page.get_by_role("link", name=re.compile("Everyday account")).first.click()
+    robin.look("account-french-dark")
+    where = page.url
+    page.get_by_role("button", name="English").click()
+    expect(page).to_have_url(where)
+    expect(page.get_by_role("heading", name="History")).to_be_visible()
+    page.goto("/transfer")
+    expect(page.get_by_role("heading", level=1)).to_have_text("New transfer")
+    page.get_by_role("button", name="Français").click()
+    expect(page.get_by_role("heading", level=1)).to_have_text("Nouveau virement")
+
+
+def test_keyboard_reaches_everything_and_shows_where_it_is(visit):
+    robin = visit(locale="en-GB")
+    page = robin.page
+    robin.log_in("user@demo.local")
+    page.keyboard.press("Tab")
+    expect(page.get_by_role("link", name="Skip to content")).to_be_focused()
+    page.keyboard.press("Enter")
+    page.keyboard.press("Tab")
+    expect(page.get_by_role("link", name="New transfer")).to_be_focused()
+    outline = page.evaluate("getComputedStyle(document.activeElement).outlineWidth")
+    assert outline == "3px"
