@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
-"""Build the release archive that hosts install from without internet.
+"""Build the release archive that hosts install from without internet, by unpacking it.
 
     python app/build_release.py --output DIR [--version X] [--python 3.11]
 
-The archive holds ``wheelhouse/`` (the bank and everything that requirements.lock names, with the locked hashes
-checked) and ``requirements.lock``. The same input gives the same bytes. A line for the archive goes into
+The archive holds ``lib/pythonX.Y/site-packages`` (the bank and everything that requirements.lock names, with the locked
+hashes checked, compiled to bytecode if this machine has that Python), ``bin/`` and ``requirements.lock``. Beside it a
+host needs nothing but the interpreter. The same input gives the same bytes. A line for the archive goes into
 ``sha256sums.txt`` beside it. Needs pip and its package index, nothing else.
 """
 
@@ -44,7 +45,7 @@ def pip(*arguments: str) -> None:
         sys.exit(f"build_release: pip {arguments[0]} failed:\n{last}")
 
 
-def build_wheel(version: str, wheelhouse: Path, work: Path) -> None:
+def build_wheel(version: str, work: Path) -> Path:
     """Build the bank's wheel from a copy, so that another version leaves the tree alone."""
     copy = work / "source"
     copy.mkdir()
@@ -53,20 +54,22 @@ def build_wheel(version: str, wheelhouse: Path, work: Path) -> None:
     shutil.copytree(HERE / "src", copy / "src", ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
     module = copy / "src" / "bank" / "__init__.py"
     module.write_text(VERSION_LINE.sub(f'__version__ = "{version}"', module.read_text()))
-    pip("wheel", "--quiet", "--no-deps", "--wheel-dir", str(wheelhouse), str(copy))
-    if not list(wheelhouse.glob(f"bank-{version}-*.whl")):
+    pip("wheel", "--quiet", "--no-deps", "--wheel-dir", str(work), str(copy))
+    wheel = next(work.glob(f"bank-{version}-*.whl"), None)
+    if wheel is None:
         sys.exit(f"build_release: version {version} is not written as Python packages write it")
+    return wheel
 
 
-def download(lock: Path, python: str, wheelhouse: Path) -> None:
-    """Fetch the wheels of the lock for Linux on x86_64 and the given Python."""
+def install(requirements: list[str], python: str, packages: Path) -> None:
+    """Unpack wheels for Linux on x86_64 and the given Python into a folder."""
     platforms = [f"manylinux_2_{minor}_x86_64" for minor in range(NEWEST_GLIBC, OLDEST_GLIBC - 1, -1)]
     platforms += ["manylinux2014_x86_64", "linux_x86_64"]
     pip(
-        "download",
+        "install",
         "--quiet",
-        "--require-hashes",
         "--no-deps",
+        "--no-compile",
         "--only-binary=:all:",
         "--implementation=cp",
         f"--python-version={python}",
@@ -74,11 +77,45 @@ def download(lock: Path, python: str, wheelhouse: Path) -> None:
         "--abi=abi3",
         "--abi=none",
         *[f"--platform={platform}" for platform in platforms],
-        "--dest",
-        str(wheelhouse),
-        "--requirement",
-        str(lock),
+        f"--target={packages}",
+        *requirements,
     )
+
+
+def tidy(packages: Path) -> None:
+    """Remove what names this machine: programs with the path of its Python, and the lists that hold their hashes.
+
+    Nothing is ever removed from a release singly, which is all that the lists are for.
+    """
+    shutil.rmtree(packages / "bin", ignore_errors=True)
+    for name in ("RECORD", "REQUESTED", "direct_url.json"):
+        for file in packages.glob(f"*.dist-info/{name}"):
+            file.unlink()
+
+
+def compile_packages(python: str, packages: Path) -> None:
+    """Compile to bytecode where this machine has the hosts' Python; elsewhere each host does it once."""
+    interpreter = shutil.which(f"python{python}")
+    if interpreter is None:
+        print(f"This machine has no python{python}: hosts will compile the release themselves.")
+        return
+    for path in packages.rglob("*"):
+        os.utime(path, (EPOCH, EPOCH))
+    command = [interpreter, "-m", "compileall", "-q", "--invalidation-mode=timestamp", "-s", packages, packages]
+    result = subprocess.run(
+        command, env=os.environ | {"PYTHONHASHSEED": "0"}, capture_output=True, text=True, check=False
+    )
+    if result.returncode:
+        sys.exit(f"build_release: the packages cannot be compiled:\n{(result.stdout + result.stderr).strip()[-2000:]}")
+
+
+def write_programs(folder: Path) -> None:
+    """Write what operators and systemd start; the release is found through any link that leads to it."""
+    folder.mkdir()
+    for name in ("bank", "gunicorn"):
+        program = folder / name
+        program.write_text(f'#!/bin/sh\nexec "$(dirname "$(realpath "$0")")/python" -m {name} "$@"\n')
+        program.chmod(0o755)
 
 
 def write_archive(archive: Path, tree: Path) -> str:
@@ -88,7 +125,7 @@ def write_archive(archive: Path, tree: Path) -> str:
         member.mtime = EPOCH
         member.uid = member.gid = 0
         member.uname = member.gname = "root"
-        member.mode = 0o755 if member.isdir() else 0o644
+        member.mode = 0o755 if member.isdir() or member.mode & 0o100 else 0o644
         return member
 
     partial = archive.with_name(archive.name + ".partial")
@@ -131,12 +168,15 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="bank-release-") as folder:
         work = Path(folder)
         tree = work / "tree"
-        wheelhouse = tree / "wheelhouse"
-        wheelhouse.mkdir(parents=True)
+        packages = tree / "lib" / f"python{options.python}" / "site-packages"
+        packages.mkdir(parents=True)
         lock = HERE / "requirements.lock"
         shutil.copy2(lock, tree / lock.name)
-        download(lock, options.python, wheelhouse)
-        build_wheel(options.version, wheelhouse, work)
+        install(["--require-hashes", "--requirement", str(lock)], options.python, packages)
+        install([str(build_wheel(options.version, work))], options.python, packages)
+        tidy(packages)
+        compile_packages(options.python, packages)
+        write_programs(tree / "bin")
         digest = write_archive(archive, tree)
     note_checksum(options.output / "sha256sums.txt", archive, digest)
     print(f"{archive} sha256:{digest}")

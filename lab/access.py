@@ -3,11 +3,13 @@
 import shlex
 import shutil
 import subprocess
+from pathlib import Path
 
 import yaml
 from docker.models.containers import Container
 
 from lab import engine
+from lab.cache import locked
 from lab.settings import ADDRESSES, KNOWN_HOSTS, SSH_KEY, STATE, LabError
 
 # inventories/lab logs in under the same name.
@@ -19,9 +21,10 @@ def ensure_key() -> str:
     if not shutil.which("ssh-keygen"):
         engine.apt_install("openssh-client")
     STATE.mkdir(mode=0o700, parents=True, exist_ok=True)
-    if not SSH_KEY.exists():
-        command = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "bank lab", "-f", str(SSH_KEY)]
-        subprocess.run(command, check=True)
+    with locked("ssh-key"):
+        if not SSH_KEY.exists():
+            command = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "bank lab", "-f", str(SSH_KEY)]
+            subprocess.run(command, check=True)
     return SSH_KEY.with_suffix(".pub").read_text(encoding="utf-8").strip()
 
 
@@ -52,12 +55,20 @@ def record(hosts: dict[str, tuple[str, str]]) -> None:
 
     Hosts of another lab on this machine keep their lines.
     """
-    known = yaml.safe_load(ADDRESSES.read_text(encoding="utf-8")) if ADDRESSES.exists() else None
-    addresses: dict[str, str] = (known or {}).get("lab_addresses", {})
-    lines = KNOWN_HOSTS.read_text(encoding="utf-8").splitlines() if KNOWN_HOSTS.exists() else []
-    keys = dict(line.split(" ", 1) for line in lines)
-    for name, (address, key) in hosts.items():
-        addresses[name] = address
-        keys[address] = key
-    ADDRESSES.write_text("---\n" + yaml.safe_dump({"lab_addresses": addresses}), encoding="utf-8")
-    KNOWN_HOSTS.write_text("".join(f"{address} {key}\n" for address, key in sorted(keys.items())), encoding="utf-8")
+    with locked("addresses"):
+        known = yaml.safe_load(ADDRESSES.read_text(encoding="utf-8")) if ADDRESSES.exists() else None
+        addresses: dict[str, str] = (known or {}).get("lab_addresses", {})
+        lines = KNOWN_HOSTS.read_text(encoding="utf-8").splitlines() if KNOWN_HOSTS.exists() else []
+        keys = dict(line.split(" ", 1) for line in lines)
+        for name, (address, key) in hosts.items():
+            addresses[name] = address
+            keys[address] = key
+        replace(ADDRESSES, "---\n" + yaml.safe_dump({"lab_addresses": addresses}))
+        replace(KNOWN_HOSTS, "".join(f"{address} {key}\n" for address, key in sorted(keys.items())))
+
+
+def replace(path: Path, text: str) -> None:
+    """Write a file in one step: Ansible may be reading it for another lab."""
+    fresh = path.with_suffix(".new")
+    fresh.write_text(text, encoding="utf-8")
+    fresh.replace(path)

@@ -208,17 +208,27 @@ def publish(folders: list[Path]) -> Path:
 def start(client: docker.DockerClient, site: Path) -> None:
     """Serve ``site`` over HTTP to the networks of the lab."""
     with locked("mirror"):
+        networks: list[str] = []
         try:
-            client.containers.get(MIRROR).start()
+            container = client.containers.get(MIRROR)
+            if [mount["Source"] for mount in container.attrs["Mounts"]] == [str(site)]:
+                container.start()
+                return
+            # It serves another cache folder, whose builds are not these.
+            networks = list(container.attrs["NetworkSettings"]["Networks"])
+            container.remove(force=True)
         except NotFound:
-            client.containers.run(
-                HOST_IMAGE,
-                ["python3", "-m", "http.server", "--directory", "/mirror", str(MIRROR_PORT)],
-                name=MIRROR,
-                detach=True,
-                labels={LABEL: "mirror"},
-                volumes={str(site): {"bind": "/mirror", "mode": "ro"}},
-            )
+            pass
+        client.containers.run(
+            HOST_IMAGE,
+            ["python3", "-m", "http.server", "--directory", "/mirror", str(MIRROR_PORT)],
+            name=MIRROR,
+            detach=True,
+            labels={LABEL: "mirror"},
+            volumes={str(site): {"bind": "/mirror", "mode": "ro"}},
+        )
+        for network in networks:
+            connect(client, network)
 
 
 def connect(client: docker.DockerClient, network: str) -> None:

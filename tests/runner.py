@@ -1,6 +1,6 @@
 """Run every check side by side, one line each: python -m tests.runner [check ...].
 
-A check is named like the line that it prints; "lint", "molecule" and "end_to_end" name whole groups.
+A check is named like the line that it prints; "lint" and "molecule" name whole groups.
 """
 
 import argparse
@@ -9,7 +9,6 @@ import subprocess
 import sys
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -21,8 +20,11 @@ APP_ENVIRONMENT = PROJECT / ".venv-app"
 WORKERS = (os.cpu_count() or 1) + 1
 CHECK_SECONDS = 1500
 LOG_LINES_SHOWN = 80
-# A stage starts when the one before it has ended: scenarios need the image, the lab needs the cores to itself.
-STAGES = ("prepare", "checks", "end_to_end")
+PREPARE = "prepare"
+# Folders below tests/ that start containers.
+HOST_FOLDERS = {"end_to_end", "single_host", "preflight"}
+# Started before the others, so that none of them is left alone on one core at the end.
+LONGEST_FIRST = ("end_to_end", "molecule bank_app", "app", "single_host", "molecule postgresql", "molecule prometheus")
 
 
 @dataclass(frozen=True)
@@ -31,8 +33,9 @@ class Check:
 
     name: str
     group: str
-    stage: str
     commands: list[list[str]] = field(repr=False)
+    # Waits until the host image, the mirror and the secrets are there.
+    needs_hosts: bool = False
     cwd: Path = PROJECT
 
 
@@ -42,8 +45,7 @@ def pytest_folder(folder: Path) -> Check:
     commands = [[*pytest, str(folder.relative_to(PROJECT))]]
     if folder.name == "end_to_end":
         commands.insert(0, [sys.executable, "-m", "lab", "up"])
-        return Check(folder.name, folder.name, "end_to_end", commands)
-    return Check(folder.name, folder.name, "checks", commands)
+    return Check(folder.name, folder.name, commands, needs_hosts=folder.name in HOST_FOLDERS)
 
 
 def lint_checks() -> list[Check]:
@@ -63,7 +65,7 @@ def lint_checks() -> list[Check]:
         "ruff": [["ruff", "check", *python], ["ruff", "format", "--check", *python]],
         "shellcheck": [["shellcheck", *tracked]],
     }
-    return [Check(name, "lint", "checks", words) for name, words in commands.items()]
+    return [Check(name, "lint", words) for name, words in commands.items()]
 
 
 def app_check() -> Check:
@@ -79,21 +81,25 @@ def app_check() -> Check:
         ["env", "-C", "app", python, "-m", "mypy"],
         ["env", "-C", "app", python, "-m", "pytest", "-q"],
     ]
-    return Check("app", "app", "checks", commands)
+    return Check("app", "app", commands)
 
 
 def all_checks() -> list[Check]:
     """Return every check, in the order in which a full run starts them."""
+
+    def rank(check: Check) -> int:
+        return LONGEST_FIRST.index(check.name) if check.name in LONGEST_FIRST else len(LONGEST_FIRST)
+
     scenarios = sorted(file.parent.name for file in PROJECT.glob("molecule/*/molecule.yml"))
     folders = sorted({file.parent for file in PROJECT.glob("tests/*/test_*.py")})
-    prepare = Check("prepare", "prepare", "prepare", [[sys.executable, "-m", "lab", "prepare"]])
-    return [
-        prepare,
+    prepare = Check(PREPARE, PREPARE, [[sys.executable, "-m", "lab", "prepare"]])
+    checks = [
         *lint_checks(),
         *(pytest_folder(folder) for folder in folders),
         app_check(),
-        *(Check(f"molecule {name}", "molecule", "checks", [["molecule", "test", "-s", name]]) for name in scenarios),
+        *(Check(f"molecule {name}", "molecule", [["molecule", "test", "-s", name]], True) for name in scenarios),
     ]
+    return [prepare, *sorted(checks, key=rank)]
 
 
 def run(check: Check) -> tuple[bool, float, Path]:
@@ -127,22 +133,52 @@ def run(check: Check) -> tuple[bool, float, Path]:
     return True, time.monotonic() - begun, log
 
 
-def run_stage(checks: list[Check]) -> list[bool]:
-    """Run checks side by side, printing a line as each ends and the log of each that fails."""
-    printing = threading.Lock()
+def report(check: Check, passed: bool, seconds: float, log: Path) -> None:
+    """Print the line of a check that ended, and the end of its log if it failed."""
+    print(f"{'passed' if passed else 'FAILED'}  {check.name:<28} {seconds:5.0f} s", flush=True)
+    if not passed:
+        lines = log.read_text(encoding="utf-8", errors="replace").splitlines()[-LOG_LINES_SHOWN:]
+        print("\n".join(f"    {line}" for line in lines), flush=True)
+        print(f"    whole log: {log}", flush=True)
 
-    def work(check: Check) -> bool:
-        passed, seconds, log = run(check)
-        with printing:
-            print(f"{'passed' if passed else 'FAILED'}  {check.name:<28} {seconds:5.0f} s", flush=True)
-            if not passed:
-                lines = log.read_text(encoding="utf-8", errors="replace").splitlines()[-LOG_LINES_SHOWN:]
-                print("\n".join(f"    {line}" for line in lines), flush=True)
-                print(f"    whole log: {log}", flush=True)
-        return passed
 
-    with ThreadPoolExecutor(max_workers=WORKERS) as pool:
-        return list(pool.map(work, checks))
+def run_all(checks: list[Check]) -> list[bool]:
+    """Run checks side by side, each worker taking the first that may start; return who passed."""
+    waiting = list(checks)
+    results: list[bool] = []
+    changed = threading.Condition()
+    prepared = all(check.name != PREPARE for check in checks)
+
+    def take() -> Check | None:
+        while waiting:
+            for check in waiting:
+                if prepared or not check.needs_hosts:
+                    waiting.remove(check)
+                    return check
+            changed.wait()
+        return None
+
+    def work() -> None:
+        nonlocal prepared
+        while True:
+            with changed:
+                check = take()
+            if check is None:
+                return
+            passed, seconds, log = run(check)
+            with changed:
+                results.append(passed)
+                # Also after a failure: each of the others then says what it misses.
+                prepared = prepared or check.name == PREPARE
+                report(check, passed, seconds, log)
+                changed.notify_all()
+
+    workers = [threading.Thread(target=work) for _ in range(WORKERS)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    return results
 
 
 def main() -> None:
@@ -156,9 +192,7 @@ def main() -> None:
         parser.error(f"no such check: {', '.join(sorted(unknown))}; there are: {', '.join(names)}")
     chosen = [check for check in checks if not wanted or {check.name, check.group} & wanted]
     begun = time.monotonic()
-    results: list[bool] = []
-    for stage in STAGES:
-        results += run_stage([check for check in chosen if check.stage == stage])
+    results = run_all(chosen)
     print(f"{len(chosen)} checks in {time.monotonic() - begun:.0f} s")
     print(f"{results.count(True)} passed, {results.count(False)} failed")
     sys.exit(0 if results and all(results) else 1)

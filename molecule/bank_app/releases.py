@@ -1,59 +1,48 @@
-"""Builds release 0.1.1, and from it 0.1.2 that refuses its configuration and 0.1.3 that starts but is never ready."""
+"""Makes three releases from the lab's own: a good one, one that is never ready, and one that is not once it serves."""
 
-import subprocess
 import sys
 import tarfile
 import tempfile
-import zipfile
 from pathlib import Path
 
-PROJECT = Path(__file__).parents[2]
+sys.path.insert(0, str(Path(__file__).parents[2]))
+from lab.mirror import build_bank
+
 OUTPUT = Path(sys.argv[1])
+NEVER_READY = """
 
-
-def spoiled(wheel: Path, version: str, file: str, extra: str) -> Path:
-    """Write a wheel of another version, with a statement at the end of one of its files."""
-    old = wheel.name.split("-")[1]
-    target = wheel.with_name(wheel.name.replace(old, version))
-    with zipfile.ZipFile(wheel) as source, zipfile.ZipFile(target, "w") as copy:
-        for name in source.namelist():
-            content = source.read(name)
-            if name.endswith((".dist-info/METADATA", "bank/__init__.py")):
-                content = content.replace(old.encode(), version.encode())
-            if name == file:
-                content += extra.encode()
-            copy.writestr(name.replace(f"bank-{old}", f"bank-{version}"), content)
-    wheel.unlink()
-    return target
-
-
-def release(good: Path, version: str, file: str, extra: str) -> None:
-    """Write an archive of another version that does not work."""
-    with tempfile.TemporaryDirectory() as folder:
-        tree = Path(folder)
-        with tarfile.open(good) as archive:
-            archive.extractall(tree, filter="data")
-        spoiled(next((tree / "wheelhouse").glob("bank-*.whl")), version, file, extra)
-        with tarfile.open(good.with_name(good.name.replace("0.1.1", version)), "w:gz", compresslevel=1) as archive:
-            for path in sorted(tree.iterdir()):
-                archive.add(path, arcname=path.name)
-
-
-build = [sys.executable, PROJECT / "app/build_release.py", "--output", OUTPUT, "--version", "0.1.1", "--python", "3.11"]
-subprocess.run(build, check=True)
-made = next(OUTPUT.glob("bank-0.1.1-*.tar.gz"))
-release(
-    made,
-    "0.1.2",
-    "bank/services/health.py",
-    '\n\ndef check_all(found):\n    return {"database": "spoiled on purpose"}\n',
-)
+def check_all(found):
+    return {"database": "spoiled on purpose"}
+"""
 # check-config works in a process of its own; only what gunicorn runs is spoiled.
-spoil = """
+NOT_READY_ONCE_IT_SERVES = """
 
 import sys
 if "gunicorn" in sys.argv[0]:
     def check_all(found):
         return {"database": "spoiled on purpose"}
 """
-release(made, "0.1.3", "bank/services/health.py", spoil)
+
+
+def make(tree: Path, version: str, extra: str) -> None:
+    """Pack the unpacked release as another version, with a statement at the end of its health check."""
+    packages = next(tree.glob("lib/python*/site-packages"))
+    metadata = next(packages.glob("bank-*.dist-info"))
+    init, health = packages / "bank/__init__.py", packages / "bank/services/health.py"
+    old, healthy = metadata.name.removeprefix("bank-").removesuffix(".dist-info"), health.read_text()
+    metadata.rename(packages / f"bank-{version}.dist-info")
+    init.write_text(init.read_text().replace(old, version))
+    health.write_text(healthy + extra)
+    with tarfile.open(OUTPUT / f"bank-{version}-cp311-linux-x86_64.tar.gz", "w:gz", compresslevel=1) as archive:
+        for path in sorted(tree.iterdir()):
+            archive.add(path, arcname=path.name)
+    health.write_text(healthy)
+
+
+OUTPUT.mkdir(parents=True, exist_ok=True)
+with tempfile.TemporaryDirectory() as folder:
+    tree = Path(folder)
+    with tarfile.open(next(build_bank()[0].rglob("bank-*.tar.gz"))) as archive:
+        archive.extractall(tree, filter="data")
+    for version, extra in (("0.1.1", ""), ("0.1.2", NEVER_READY), ("0.1.3", NOT_READY_ONCE_IT_SERVES)):
+        make(tree, version, extra)

@@ -7,7 +7,9 @@ from decimal import Decimal
 
 import requests
 
-from .conftest import AUTHORITY_CERTIFICATE, BANK, TOKEN, Customer, prometheus_query, wait_until
+from tests.site_client import AUTHORITY_CERTIFICATE, BANK, TOKEN, Customer
+
+from .conftest import prometheus_query, wait_until
 
 KEY = re.compile(r'name="key"[^>]*value="([^"]+)"')
 OPTION = re.compile(r'<option[^>]*value="([0-9a-f-]{36})"')

@@ -7,7 +7,9 @@ import docker
 import pytest
 import requests
 
-from .conftest import AUTHORITY_CERTIFICATE, BANK, Customer, prometheus_query, run_playbook, wait_until
+from tests.site_client import AUTHORITY_CERTIFICATE, BANK, Customer, run_playbook
+
+from .conftest import prometheus_query, wait_until
 
 Execute = Callable[..., tuple[int, str]]
 NOTICED_SECONDS = 8

@@ -9,8 +9,9 @@ import pytest
 
 from lab import hosts
 from lab.settings import INVENTORY
+from tests.site_client import PlaybookRun, run_playbook
 
-from .conftest import PlaybookRun, prometheus_query, run_playbook, wait_until
+from .conftest import prometheus_query, wait_until
 
 Execute = Callable[..., tuple[int, str]]
 NEW = "app4"

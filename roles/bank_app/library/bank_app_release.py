@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import filecmp
+import hashlib
 import json
 import os
 import shutil
@@ -16,7 +17,7 @@ from ansible.module_utils.basic import AnsibleModule
 
 DOCUMENTATION = r"""
 module: bank_app_release
-short_description: Look at the bank's releases on a host, switch them, go back, remove old ones
+short_description: Look at the bank's releases on a host, install one, switch them, go back, remove old ones
 description:
   - A release is a folder below C(<root>/releases); C(<root>/current) is the link that the service runs from.
   - The configuration and the unit that a switch brings into force wait in a folder of their own, so that a service
@@ -24,10 +25,11 @@ description:
 options:
   action:
     description:
-      - C(look) reads only. C(activate) brings the release, the waiting configuration and the waiting unit into force.
+      - C(look) reads only. C(install) unpacks the archive of a release beside the others and removes the archive.
+      - C(activate) brings the release, the waiting configuration and the waiting unit into force.
       - C(restore) undoes an activation that was not accepted. C(accept) keeps it and removes old releases.
     type: str
-    choices: [look, activate, restore, accept]
+    choices: [look, install, activate, restore, accept]
     default: look
   version:
     description: Release that is wanted.
@@ -45,6 +47,16 @@ options:
     description: File of the unit in force.
     type: path
     default: /etc/systemd/system/bank.service
+  archive:
+    description: File on the host that C(install) unpacks.
+    type: path
+  checksum:
+    description: SHA-256 that the archive must have. Empty means that any will do.
+    type: str
+    default: ""
+  python:
+    description: Interpreter that the release runs with.
+    type: str
   forget_previous:
     description: An activation leaves no release to go back to, because it was itself a step back.
     type: bool
@@ -73,6 +85,13 @@ EXAMPLES = r"""
 - name: Look at the releases
   bank_app_release:
     version: 1.4.0
+
+- name: Install a release
+  bank_app_release:
+    action: install
+    version: 1.4.0
+    archive: /opt/bank/releases/bank-1.4.0-cp311-linux-x86_64.tar.gz
+    python: python3.11
 """
 
 RETURN = r"""
@@ -144,6 +163,15 @@ def point(link: Path, release: str) -> None:
     fresh.unlink(missing_ok=True)
     fresh.symlink_to(Path("releases") / release)
     fresh.replace(link)
+
+
+def sha256(path: Path) -> str:
+    """Return the SHA-256 of a file."""
+    digest = hashlib.sha256()
+    with path.open("rb") as stream:
+        for part in iter(lambda: stream.read(1 << 20), b""):
+            digest.update(part)
+    return digest.hexdigest()
 
 
 def put(source: Path, target: Path) -> None:
@@ -246,6 +274,45 @@ class Host:
             "reasons": reasons,
         }
 
+    def install(self) -> bool:
+        """Unpack the release beside the others, complete once it has its marker; return whether anything changed."""
+        folder = self.releases / self.version
+        archive, wanted = Path(self.module.params["archive"]), self.module.params["checksum"]
+        if (folder / MARKER).exists():
+            return False
+        if self.module.check_mode:
+            return True
+        found = sha256(archive)
+        if wanted and found != wanted:
+            self.module.fail_json(
+                msg=f"{archive.name} has the SHA-256 {found}, and {wanted} was asked for: find out which is right."
+            )
+        # An interrupted installation may have left a part.
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(mode=0o755)
+        self.run("tar", "--extract", "--gzip", "--no-same-owner", f"--file={archive}", f"--directory={folder}")
+        if not list(folder.glob(f"lib/python*/site-packages/bank-{self.version}.dist-info")):
+            shutil.rmtree(folder)
+            self.module.fail_json(msg=f"{archive.name} does not hold release {self.version} of the bank.")
+        # Everything that the release needs is in the archive; nothing is fetched, and no installer is left on the host.
+        self.run(self.module.params["python"], "-m", "venv", "--without-pip", folder)
+        self.run(folder / "bin/python", "-m", "compileall", "-q", folder / "lib")
+        # Programs below /opt have a label of their own, without which systemd does not start them.
+        if shutil.which("selinuxenabled") and self.module.run_command(["selinuxenabled"])[0] == 0:
+            self.run("restorecon", "-R", folder)
+        archive.unlink()
+        (folder / MARKER).write_text(f"{found}\n", encoding="utf-8")
+        return True
+
+    def run(self, *command: str | Path) -> None:
+        """Run a program, and stop with its last words if it fails."""
+        code, out, error = self.module.run_command([str(part) for part in command])
+        if code:
+            words = (error.strip() or out.strip())[-2000:]
+            self.module.fail_json(
+                msg=f"Release {self.version} was not installed: {command[0]} ended with {code}: {words}"
+            )
+
     def activate(self) -> bool:
         """Bring the wanted release and the waiting files into force; return whether anything changed."""
         if not self.waiting():
@@ -298,11 +365,18 @@ def main() -> None:
     """Run the module."""
     module = AnsibleModule(
         argument_spec={
-            "action": {"type": "str", "choices": ["look", "activate", "restore", "accept"], "default": "look"},
+            "action": {
+                "type": "str",
+                "choices": ["look", "install", "activate", "restore", "accept"],
+                "default": "look",
+            },
             "version": {"type": "str", "required": True},
             "root": {"type": "path", "default": "/opt/bank"},
             "config_directory": {"type": "path", "default": "/etc/bank"},
             "unit": {"type": "path", "default": "/etc/systemd/system/bank.service"},
+            "archive": {"type": "path"},
+            "checksum": {"type": "str", "default": ""},
+            "python": {"type": "str"},
             "forget_previous": {"type": "bool", "default": False},
             "keep": {"type": "int", "default": 2},
             "ready_url": {"type": "str", "default": ""},
@@ -310,12 +384,15 @@ def main() -> None:
             "key": {"type": "path", "no_log": False},
             "authority": {"type": "path"},
         },
+        required_if=[("action", "install", ("archive", "python"))],
         supports_check_mode=True,
     )
     host = Host(module)
     action = module.params["action"]
     result: dict[str, object] = {"changed": False}
-    if action == "activate":
+    if action == "install":
+        result["changed"] = host.install()
+    elif action == "activate":
         result["changed"] = host.activate()
     elif action == "restore":
         result = host.restore()

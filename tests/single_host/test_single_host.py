@@ -1,4 +1,4 @@
-"""The smallest site, from its untouched host on: one host in every group, in a lab of its own beside the first."""
+"""The smallest site, from its untouched host on: one host in every group."""
 
 import os
 import subprocess
@@ -6,12 +6,11 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-import docker
 import pytest
 
+from lab import engine, secrets
 from lab.settings import INVENTORY, PROJECT
-
-from .conftest import CUSTOMER, Customer, run_playbook
+from tests.site_client import CUSTOMER, Customer, run_playbook
 
 LAB = "bank-single"
 FIXTURE = PROJECT / "tests" / "inventories" / "single_host" / "hosts.yml"
@@ -31,6 +30,9 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     inventory = tmp_path_factory.mktemp("single-host")
     (inventory / "hosts.yml").write_text(FIXTURE.read_text(encoding="utf-8"), encoding="utf-8")
     (inventory / "group_vars").symlink_to(INVENTORY / "group_vars")
+    # Another site, another authority.
+    (inventory / "host_vars").mkdir()
+    (inventory / "host_vars/single1.yml").write_text(f"certificates_authority_directory: {inventory}/pki\n")
     try:
         lab(inventory, "start")
         yield inventory
@@ -44,13 +46,11 @@ def test_check_mode_on_an_untouched_host_previews_the_whole_site(site: Path) -> 
     assert "package_source : Declare the mirror to dnf" in run.changed_tasks("single1")
 
 
-def test_one_host_in_every_group_serves_customers(
-    site: Path, client: docker.DockerClient, secret: dict[str, str]
-) -> None:
+def test_one_host_in_every_group_serves_customers(site: Path) -> None:
     lab(site, "up")
-    address = client.containers.get(f"{LAB}-single1").labels["bank.lab.address"]
-    with Customer(f"https://{address}") as session:
-        answer = session.log_in(CUSTOMER, secret["vault_bank_demo_password"])
+    address = engine.ensure().containers.get(f"{LAB}-single1").labels["bank.lab.address"]
+    with Customer(f"https://{address}", site / "pki/ca.crt") as session:
+        answer = session.log_in(CUSTOMER, secrets.ensure()["vault_bank_demo_password"])
         assert answer.url.endswith("/accounts"), answer.text
 
 

@@ -1,0 +1,1 @@
+"""The smallest site, in a lab of its own beside the first."""
