@@ -237,7 +237,7 @@ def as_owner(settings: Settings, servers: Servers, **changes) -> Settings:
 def owner(servers, settings):
     """The database as its owner sees it, migrated."""
     engine = make_engine(as_owner(settings, servers))
-    assert schema.migrate(engine, "bank_app") == (None, "0001")
+    assert schema.migrate(engine, "bank_app") == (None, schema.known_revisions()[0])
     yield engine
     engine.dispose()
 
@@ -392,8 +392,15 @@ def ledger_is_sound(request):
         unbalanced = connection.execute(
             text("SELECT entry_id FROM postings GROUP BY entry_id HAVING sum(amount_minor) <> 0 OR count(*) < 2")
         ).all()
+        misheld = connection.execute(
+            text("""
+                SELECT b.account_id FROM balances b LEFT JOIN holds h ON h.account_id = b.account_id AND status = 'held'
+                GROUP BY b.account_id HAVING b.held_minor <> coalesce(sum(h.amount_minor), 0)
+            """)
+        ).all()
     assert not wrong
     assert not unbalanced
+    assert not misheld
 
 
 @dataclass

@@ -432,7 +432,7 @@ def test_refusals_keep_what_was_typed(logged_in, payer, payee, balance_of):
         ({"amount": "100.01"}, 422, "not enough money"),
         ({"to_number": payer.number}, 422, "another account"),
         ({"to_number": "BK63 9999 9999 9999 9999"}, 400, "typing error"),
-        ({"to_number": ""}, 400, "Enter an account number"),
+        ({"to_number": ""}, 400, "Enter an IBAN"),
         ({"reference": "x" * 141}, 400, "140"),
         ({"reference": "a\x00b"}, 400, "letters, digits"),
         ({"from_account": ""}, 400, "Choose an account"),
@@ -453,7 +453,7 @@ def test_unknown_recipient(logged_in, payer, payee):
 
     response = send(logged_in, payer, payee, to_number=account_numbers.make(4242))
     assert response.status_code == 422
-    assert "no account with this number" in response.get_data(as_text=True)
+    assert "no account with this IBAN" in response.get_data(as_text=True)
 
 
 # Errors

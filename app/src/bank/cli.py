@@ -116,3 +116,29 @@ def seed(customers: int, seed_number: int) -> None:
         engine.dispose()
     changed = f", {result.passwords_changed} passwords changed" if result.passwords_changed else ""
     click.echo(f"{result.people} people, {result.created} of them new{changed}")
+
+
+@main.command()
+def reconcile() -> None:
+    """Check that every entry, balance and hold of the ledger adds up; exit status 1 names what does not."""
+    settings = _settings()
+    from bank.database import make_engine
+    from bank.services import reconcile as reconciling
+
+    engine = make_engine(settings, statement_ms=0)
+    try:
+        result = reconciling.reconcile(engine)
+    except SQLAlchemyError as error:
+        _fail(f"not reconciled: {_explain(error, settings)}")
+    finally:
+        engine.dispose()
+    width = max(map(len, result.findings))
+    for name, found in result.findings.items():
+        click.echo(f"{name:<{width}}  {f'{len(found)} wrong' if found else 'ok'}")
+    for found in result.findings.values():
+        if found:
+            click.echo(f"\n{found[0].check.name}: {found[0].check.next_step}.")
+        for finding in found:
+            click.echo(f"  {finding.subject}: {finding.problem}")
+    if result.count:
+        _fail(f"the ledger does not add up: {result.count} findings, off by {result.imbalance_minor} minor units.")

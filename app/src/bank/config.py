@@ -9,12 +9,15 @@ from __future__ import annotations
 import os
 import re
 import tomllib
+from datetime import timedelta
 from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
+
+from bank.money import EXPONENTS
 
 DEFAULT_PATH = "/etc/bank/bank.toml"
 SECRET_KEY_LENGTH = 32
@@ -128,6 +131,41 @@ class Tracing(Section):
         return self
 
 
+class Approvals(Section):
+    """Above which amounts a second person must approve, in minor units of the currency."""
+
+    limit_minor: Annotated[int, Field(ge=0)] = 1_000_000
+    limits: dict[str, Annotated[int, Field(ge=0)]] = {}
+    """Other limits by currency, for instance ``{JPY = 1500000}``."""
+    timeout_hours: Annotated[int, Field(ge=1, le=720)] = 24
+    """How long an approval may wait before it ends by itself."""
+
+    @field_validator("limits")
+    @classmethod
+    def _known_currencies(cls, value: dict[str, int]) -> dict[str, int]:
+        if unknown := sorted(set(value) - set(EXPONENTS)):
+            raise ValueError(f"the bank keeps no accounts in {', '.join(unknown)}")
+        return value
+
+    def limit_for(self, currency: str) -> int:
+        """Return the largest amount that needs no approval, in minor units."""
+        return self.limits.get(currency, self.limit_minor)
+
+    @property
+    def timeout(self) -> timedelta:
+        """Return how long an approval may wait."""
+        return timedelta(hours=self.timeout_hours)
+
+
+class Scheduler(Section):
+    """What ``bank scheduler`` does, and how often."""
+
+    interval_seconds: Annotated[int, Field(ge=1, le=3600)] = 30
+    reconcile_minutes: Annotated[int, Field(ge=1, le=1440)] = 15
+    savings_rate_ppm: Annotated[int, Field(ge=0, le=1_000_000)] = 0
+    """Interest of a year on savings accounts in millionths, 12500 for 1.25 %; 0 pays none."""
+
+
 class Settings(BaseSettings):
     """Everything that an operator can set."""
 
@@ -149,6 +187,8 @@ class Settings(BaseSettings):
     session: Session
     logging: Logging
     tracing: Tracing
+    approvals: Approvals
+    scheduler: Scheduler
 
     @field_validator("secret_key")
     @classmethod

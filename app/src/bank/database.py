@@ -50,6 +50,12 @@ def sqlstate(error: DBAPIError) -> str:
     return getattr(error.orig, "sqlstate", None) or ""
 
 
+def constraint(error: DBAPIError) -> str:
+    """Return the name of the constraint that PostgreSQL found violated, or an empty text."""
+    diagnostics = getattr(error.orig, "diag", None)
+    return getattr(diagnostics, "constraint_name", None) or ""
+
+
 def make_engine(settings: Settings, *, statement_ms: int = STATEMENT_MS, lock_ms: int = LOCK_MS) -> Engine:
     """Make an engine; it connects on first use, which must be after the server forked its workers.
 

@@ -40,7 +40,8 @@ ALLOWED = frozenset(
         "log.logger", "process.pid",
         "service.environment", "service.name", "service.node.name", "service.version", "labels.site",
         "source.ip", "span.id", "trace.id", "transaction.id", "url.path", "user.id", "user_agent.original",
-        "bank.account.masked", "bank.amount_minor", "bank.currency", "bank.fraud.score", "bank.replayed",
+        "bank.account.masked", "bank.amount_minor", "bank.approval.id", "bank.currency", "bank.fraud.score",
+        "bank.replayed", "bank.standing_order.id",
         "bank.transfer.id",
     }
 )  # fmt: skip

@@ -11,8 +11,8 @@ from wtforms import HiddenField, PasswordField, SelectField, StringField
 from wtforms.validators import DataRequired, Length, ValidationError
 
 from bank import account_numbers
+from bank.services.ledger import MAX_KEY, MAX_REFERENCE
 from bank.services.passwords import MAX_LENGTH
-from bank.services.transfers import MAX_KEY, MAX_REFERENCE
 from bank.services.users import MAX_EMAIL
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ def _printable(_form: FlaskForm, field: Field) -> None:
 def _account_number(_form: FlaskForm, field: Field) -> None:
     number = account_numbers.normalise(field.data or "")
     if number is None:
-        raise ValidationError(gettext("This is not a valid account number. Check it for a typing error."))
+        raise ValidationError(gettext("This is not an IBAN of this bank. Check it for a typing error."))
     field.data = number
 
 
@@ -45,6 +45,6 @@ class TransferForm(FlaskForm):  # type: ignore[misc]
 
     key = HiddenField(validators=[DataRequired(_("Reload the page.")), Length(max=MAX_KEY), _printable])
     from_account = SelectField(_("From"), validators=[DataRequired(_("Choose an account to pay from."))], coerce=str)
-    to_number = StringField(_("To account"), validators=[DataRequired(_("Enter an account number.")), _account_number])
+    to_number = StringField(_("To IBAN"), validators=[DataRequired(_("Enter an IBAN.")), _account_number])
     amount = StringField(_("Amount"), validators=[DataRequired(_("Enter an amount.")), Length(max=32)])
     reference = StringField(_("Reference"), validators=[Length(max=MAX_REFERENCE), _printable])

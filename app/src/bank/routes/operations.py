@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from flask import Blueprint, Response, abort, jsonify
 from prometheus_client import CONTENT_TYPE_LATEST
+from sqlalchemy.exc import SQLAlchemyError
 
 from bank import metrics
 from bank.log import logger
 from bank.resources import resources
 from bank.security import came_through_proxy
 from bank.services import health as checks
+from bank.services import reconcile
 
 blueprint = Blueprint("operations", __name__)
 
@@ -47,4 +49,10 @@ def exposition() -> Response:
     """Give all metrics to Prometheus, which asks each instance directly and never through the load balancer."""
     if came_through_proxy():
         abort(404)
-    return Response(metrics.exposition(), content_type=CONTENT_TYPE_LATEST)
+    try:
+        figures = reconcile.figures(resources().engine)
+    except SQLAlchemyError as error:
+        # Prometheus sees the series missing, and everything else.
+        logger.warning("the ledger's figures are not known", exc_info=error, **{"event.dataset": "bank.error"})
+        figures = None
+    return Response(metrics.exposition(figures), content_type=CONTENT_TYPE_LATEST)

@@ -13,10 +13,12 @@ from bank import i18n, metrics, money, tracing
 from bank.log import logger
 from bank.resources import resources
 from bank.routes.forms import TransferForm
-from bank.services import accounts, transfers
+from bank.services import accounts, ledger, transfers
 
 blueprint = Blueprint("transfers", __name__)
 Page = str | Response | tuple[str, int]
+
+MESSAGES = {"completed": "transfer completed", "waiting": "transfer waits for approval"}
 
 
 def _log(outcome: str, order: transfers.Order, **more: object) -> None:
@@ -27,13 +29,13 @@ def _log(outcome: str, order: transfers.Order, **more: object) -> None:
         "event.category": ["process"],
         "event.type": ["info"],
         "event.action": "transfer",
-        "event.outcome": "success" if outcome == "completed" else "failure",
+        "event.outcome": "success" if outcome in MESSAGES else "failure",
         "event.reason": outcome,
         "user.id": str(order.user_id),
         "bank.amount_minor": order.amount_minor,
         "bank.currency": order.currency,
     }
-    logger.info("transfer completed" if outcome == "completed" else "transfer refused", **(fields | more))
+    logger.info(MESSAGES.get(outcome, "transfer refused"), **(fields | more))
 
 
 @blueprint.route("/transfer", methods=["GET", "POST"])
@@ -83,40 +85,53 @@ def _amount(form: TransferForm, source: accounts.AccountView | None) -> int | No
 def _carry_out(order: transfers.Order, form: TransferForm, own: list[accounts.AccountView]) -> Page:
     try:
         with metrics.TRANSFER_SECONDS.time():
-            receipt = transfers.transfer(resources().engine, order)
-    except transfers.TransferError as error:
+            receipt = transfers.transfer(resources().engine, order, resources().settings.approvals)
+    except ledger.LedgerError as error:
         metrics.TRANSFERS.labels("transfer", error.outcome).inc()
-        if isinstance(error, transfers.KeyReusedError):
+        if isinstance(error, ledger.KeyReusedError):
             metrics.REPLAYS.labels("conflict").inc()
         _log(error.outcome, order)
         return _refused(error, form, own)
     except Exception:
         metrics.TRANSFERS.labels("transfer", "error").inc()
         raise
-    sent = i18n.amount(order.amount_minor, order.currency)
     if receipt.replayed:
         metrics.REPLAYS.labels("replayed").inc()
     else:
-        metrics.TRANSFERS.labels("transfer", "completed").inc()
-        metrics.TRANSFERRED.labels(order.currency).inc(order.amount_minor)
-        tracing.label(transfer_id=str(receipt.entry_id))
-        _log("completed", order, **{"bank.transfer.id": str(receipt.entry_id)})
-        flash(gettext("%(amount)s sent.", amount=sent), "success")
+        _tell(order, receipt)
     return redirect(url_for("accounts.detail", account_id=order.from_account), 303)
 
 
-def _refused(error: transfers.TransferError, form: TransferForm, own: list[accounts.AccountView]) -> Page:
+def _tell(order: transfers.Order, receipt: ledger.Receipt) -> None:
+    amount = i18n.amount(order.amount_minor, order.currency)
+    if receipt.approval_id:
+        metrics.TRANSFERS.labels("transfer", "waiting").inc()
+        _log("waiting", order, **{"bank.approval.id": str(receipt.approval_id)})
+        told = gettext(
+            "%(amount)s waiting for approval. The amount is reserved until the bank has checked the transfer.",
+            amount=amount,
+        )
+        flash(told, "info")
+        return
+    metrics.TRANSFERS.labels("transfer", "completed").inc()
+    metrics.TRANSFERRED.labels(order.currency).inc(order.amount_minor)
+    tracing.label(transfer_id=str(receipt.entry_id))
+    _log("completed", order, **{"bank.transfer.id": str(receipt.entry_id)})
+    flash(gettext("%(amount)s sent.", amount=amount), "success")
+
+
+def _refused(error: ledger.LedgerError, form: TransferForm, own: list[accounts.AccountView]) -> Page:
     status = 422
     match error:
-        case transfers.InsufficientFundsError():
+        case ledger.InsufficientFundsError():
             form.amount.errors = [gettext("There is not enough money in this account.")]
-        case transfers.UnknownRecipientError():
-            form.to_number.errors = [gettext("There is no account with this number.")]
-        case transfers.SameAccountError():
+        case ledger.UnknownRecipientError():
+            form.to_number.errors = [gettext("There is no account with this IBAN.")]
+        case ledger.SameAccountError():
             form.to_number.errors = [gettext("Choose another account than the one you pay from.")]
-        case transfers.CurrencyMismatchError():
+        case ledger.CurrencyMismatchError():
             form.to_number.errors = [gettext("This account is kept in another currency.")]
-        case transfers.KeyReusedError():
+        case ledger.KeyReusedError():
             status = 409
             form.key.data = str(uuid.uuid4())
             form.form_errors = [
@@ -124,7 +139,7 @@ def _refused(error: transfers.TransferError, form: TransferForm, own: list[accou
                     "This form had already been used for another transfer. Check your history before you send it again."
                 )
             ]
-        case transfers.BusyError():
+        case ledger.BusyError():
             status = 503
             form.form_errors = [gettext("The account is busy. Nothing was sent; try again in a moment.")]
         case _:

@@ -20,7 +20,7 @@ PAGE_LENGTH = 25
 
 @dataclass(frozen=True)
 class AccountView:
-    """An account with its booked balance, in minor units."""
+    """An account; amounts in minor units. Booked money that is on hold is not available, an overdraft limit is."""
 
     id: uuid.UUID
     number: str
@@ -28,6 +28,7 @@ class AccountView:
     kind: str
     currency: str
     balance_minor: int
+    held_minor: int
     available_minor: int
 
 
@@ -54,7 +55,7 @@ class Page:
     next_before: int | None
 
 
-def _accounts_of(owner_id: uuid.UUID) -> Select[uuid.UUID, str, str, str, str, int, int]:
+def _accounts_of(owner_id: uuid.UUID) -> Select[uuid.UUID, str, str, str, str, int, int, int]:
     return (
         select(
             Account.id,
@@ -63,7 +64,8 @@ def _accounts_of(owner_id: uuid.UUID) -> Select[uuid.UUID, str, str, str, str, i
             Account.kind,
             Account.currency,
             Balance.balance_minor,
-            (Balance.balance_minor + Balance.overdraft_limit_minor).label("available_minor"),
+            Balance.held_minor,
+            (Balance.balance_minor - Balance.held_minor + Balance.overdraft_limit_minor).label("available_minor"),
         )
         .join(Balance, Balance.account_id == Account.id)
         .where(Account.owner_id == owner_id, Account.status == "open")
@@ -88,7 +90,7 @@ _HISTORY = text("""
 SELECT p.version, e.id, e.kind, e.booked_at, p.amount_minor, p.balance_after_minor, e.reference,
        coalesce(nullif(e.counterparty, ''),
                 CASE WHEN other.owner_id = own.owner_id THEN other.name ELSE u.display_name END, '') AS other_name,
-       CASE WHEN other.kind <> 'internal' THEN other.number END AS other_number
+       CASE WHEN other.kind <> 'internal' THEN other.number ELSE nullif(e.counterparty_number, '') END AS other_number
   FROM postings p
   JOIN journal_entries e ON e.id = p.entry_id
   JOIN accounts own ON own.id = p.account_id

@@ -1,0 +1,55 @@
+"""Carrying out movements of money: book at once, or let them wait for a second person."""
+
+from __future__ import annotations
+
+import uuid
+from typing import TYPE_CHECKING
+
+from bank.config import Approvals
+from bank.services import approvals, ledger
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection, Engine
+
+DEFAULT_POLICY = Approvals()
+
+
+def carry_out(
+    engine: Engine, claim: ledger.Claim, movement: ledger.Movement, policy: Approvals = DEFAULT_POLICY
+) -> ledger.Receipt:
+    """Carry out a movement once, however often it is asked for with the same key.
+
+    Args:
+        engine: The database.
+        claim: Whose order it is, and its key.
+        movement: What to do.
+        policy: Above which amount a second person must approve.
+
+    Raises:
+        ledger.LedgerError: Why it is not possible; the key can be used again unless it was KeyReusedError.
+    """
+    return ledger.in_transaction(engine, lambda connection: carry_out_within(connection, claim, movement, policy))
+
+
+def carry_out_within(
+    connection: Connection, claim: ledger.Claim | None, movement: ledger.Movement, policy: Approvals
+) -> ledger.Receipt:
+    """Carry out a movement as part of a transaction; without a claim, the caller has one of its own."""
+    waits = approvals.is_needed(movement, policy)
+    result = uuid.uuid4()
+    receipt = ledger.Receipt(None, approval_id=result) if waits else ledger.Receipt(result)
+    if claim is None:
+        locked = ledger.lock(connection, movement.ids, movement.numbers)
+    else:
+        found = ledger.claim_and_lock(connection, claim, receipt, movement.ids, movement.numbers)
+        if isinstance(found, ledger.Receipt):
+            return found
+        locked = found
+    debit, credit = ledger.sides_of(movement, locked)
+    if waits:
+        approvals.submit(connection, result, movement=movement, debit=debit, credit=credit, policy=policy)
+    elif debit.can_spare(movement.amount_minor):
+        ledger.book(connection, result, movement, debit.id, credit.id)
+    else:
+        raise ledger.InsufficientFundsError
+    return receipt
