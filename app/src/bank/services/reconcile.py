@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
 MAX_FINDINGS = 200
-FIGURES_SECONDS = 60
+FIGURES_NS = 60 * 10**9
 
 
 @dataclass(frozen=True)
@@ -217,7 +217,7 @@ SELECT (SELECT coalesce(sum(abs(total)), 0) FROM (SELECT sum(b.balance_minor) AS
        (SELECT count(*) FROM approvals WHERE status = 'pending' AND expires_at > now())
   FROM (SELECT 1) one LEFT JOIN (SELECT * FROM reconciliations ORDER BY id DESC LIMIT 1) r ON true
 """)
-_cache: WeakKeyDictionary[Engine, tuple[float, Figures]] = WeakKeyDictionary()
+_cache: WeakKeyDictionary[Engine, tuple[int, Figures]] = WeakKeyDictionary()
 _cache_lock = threading.Lock()
 
 
@@ -228,10 +228,10 @@ def figures(engine: Engine) -> Figures:
     """
     with _cache_lock:
         kept = _cache.get(engine)
-        if kept and time.monotonic() - kept[0] < FIGURES_SECONDS:
+        if kept and time.monotonic_ns() - kept[0] < FIGURES_NS:
             return kept[1]
         with engine.connect() as connection:
             now_off, off, findings, finished_at, pending = connection.execute(_FIGURES).one()
         found = Figures(max(int(now_off), int(off or 0)), int(findings or 0), finished_at, int(pending))
-        _cache[engine] = (time.monotonic(), found)
+        _cache[engine] = (time.monotonic_ns(), found)
         return found
