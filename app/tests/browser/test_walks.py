@@ -130,7 +130,7 @@ def test_customer_walks_through_accounts_and_a_transfer(visit, make_customer):
     page.get_by_role("link", name="Transfer from here").click()
     robin.press("Send money")
     robin.look("transfer-refused")
-    page.get_by_label("To account").fill(friend.number)
+    page.get_by_label("To IBAN").fill(friend.number)
     page.get_by_label("Amount").fill("12.50")
     page.get_by_label("Reference").fill("Tickets")
     robin.look("transfer")
