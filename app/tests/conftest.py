@@ -364,6 +364,24 @@ def make_customer(owner, password_hash):
     return make
 
 
+@pytest.fixture(scope="session")
+def make_staff(owner, password_hash):
+    """Make somebody who works for the bank: id and email."""
+
+    def make(role: str) -> tuple[uuid.UUID, str]:
+        user_id = uuid.uuid4()
+        email = f"{user_id.hex}@test.local"
+        with owner.begin() as connection:
+            connection.execute(
+                insert(User).values(
+                    id=user_id, email=email, display_name=f"Test {role}", password_hash=password_hash, role=role
+                )
+            )
+        return user_id, email
+
+    return make
+
+
 @pytest.fixture
 def balance_of(owner):
     def read(account: uuid.UUID) -> int:

@@ -1,6 +1,7 @@
 """The ``bank`` command: migrations and demonstration data."""
 
 import os
+import re
 
 import pytest
 from click.testing import CliRunner
@@ -152,3 +153,23 @@ def test_seed_says_that_the_schema_is_missing(run):
     assert result.exit_code == 1
     assert "no demonstration data" in result.stderr
     assert result.stderr.count("\n") == 1
+
+
+def test_verify_audit_prints_the_head_and_finds_what_was_changed(run, empty_database):
+    from bank.services import audit
+
+    run("migrate", owner=True)
+    assert run("verify-audit").output == f"0 rows, head {'0' * 64}\n"
+    _, engine = empty_database
+    with engine.begin() as connection:
+        for _ in range(3):
+            audit.record(connection, audit.Origin(), "test", audit.Object("thing", "1"))
+    result = run("verify-audit")
+    head = re.fullmatch(r"3 rows, head ([0-9a-f]{64})\n", result.output)[1]
+    assert run("verify-audit", "--head", head).exit_code == 0
+    with engine.begin() as connection:
+        connection.execute(text("ALTER TABLE audit_events DISABLE TRIGGER USER"))
+        connection.execute(text("UPDATE audit_events SET action = 'other' WHERE number = 2"))
+    broken = run("verify-audit")
+    assert broken.exit_code == 1
+    assert broken.stderr == "bank: the audit trail is broken: row 2 was changed; 1 rows before that are good.\n"

@@ -13,6 +13,7 @@ import pytest
 import bank
 from bank.app import create_app
 from bank.config import load_settings
+from bank.permissions import public
 from bank.resources import make_resources
 from bank.services import health
 from conftest import PASSWORD, browser, configuration_text, free_port
@@ -307,6 +308,7 @@ def test_log_lines_are_ecs_and_hold_no_secrets(servers, owner, tmp_path, make_cu
     app = broken_app(servers, tmp_path, "\x00", "")
 
     @app.get("/explode/<what>")
+    @public
     def explode(what):
         from sqlalchemy import text
 

@@ -14,6 +14,7 @@ from bank import tracing
 from bank.app import create_app
 from bank.cli import main
 from bank.config import ConfigError, load_settings
+from bank.permissions import public
 from conftest import PASSWORD, browser, configuration_text, free_port
 
 CANARY = "canary-41c6a2"
@@ -152,6 +153,7 @@ def test_errors_reach_elastic_without_values(traced_app, collector, tmp_path, se
     app = traced_app("elastic", collector.url)
 
     @app.get("/explode")
+    @public
     def explode():
         from sqlalchemy import text
 

@@ -16,6 +16,7 @@ from werkzeug.exceptions import TooManyRequests
 
 from bank import security, sessions
 from bank.app import create_app
+from bank.permissions import public
 from bank.services import passwords
 from conftest import ORIGIN, PASSWORD, browser
 
@@ -463,6 +464,7 @@ def test_error_page_tells_a_reference_and_nothing_else(settings, owner, make_cus
     app = create_app(settings)
 
     @app.get("/explode")
+    @public
     def explode():
         raise RuntimeError("secret detail")
 
@@ -485,6 +487,7 @@ def test_error_page_says_what_to_do_and_its_reference_finds_the_log_line(setting
     app = create_app(settings)
 
     @app.get("/fail")
+    @public
     def fail():
         if status == 429:
             raise TooManyRequests(retry_after=7)
@@ -512,6 +515,7 @@ def test_forwarded_address_is_believed_from_the_proxy_only(settings, owner):
     app = create_app(settings.model_copy(update={"server": server}))
 
     @app.get("/who")
+    @public
     def who():
         from flask import request
 

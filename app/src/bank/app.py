@@ -4,36 +4,20 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import structlog
-from flask import Flask, g
-from flask_babel import lazy_gettext
-from flask_login import LoginManager, current_user
+from flask import Flask
 from flask_wtf.csrf import CSRFProtect
 
-from bank import __version__, account_numbers, errors, i18n, log, metrics, security, tracing
+from bank import __version__, access, account_numbers, errors, i18n, log, metrics, permissions, security, tracing
 from bank.config import load_settings
-from bank.resources import make_resources, resources
+from bank.resources import make_resources
 from bank.routes import BLUEPRINTS, paths
-from bank.services import users
 from bank.sessions import RedisSessions
 
 if TYPE_CHECKING:
-    from flask import Response
-
     from bank.config import Settings
 
 MAX_BODY_BYTES = 64 * 1024
 MAX_FIELDS = 50
-
-
-class SessionLogin(LoginManager):  # type: ignore[misc]
-    """Flask-Login without its "remember me" cookie, which would outlive the session and read it on every answer."""
-
-    def _update_remember_cookie(self, response: Response) -> Response:
-        return response
-
-    def _load_user_from_remember_cookie(self, cookie: str) -> None:
-        del cookie
 
 
 def create_app(settings: Settings | None = None) -> Flask:
@@ -44,6 +28,7 @@ def create_app(settings: Settings | None = None) -> Flask:
 
     Raises:
         bank.config.ConfigError: The settings cannot be used.
+        bank.permissions.UndeclaredRouteError: A route does not say who may use it.
     """
     settings = settings or load_settings()
     log.configure(settings, on_drop=metrics.LOG_LINES_DROPPED.inc)
@@ -70,34 +55,14 @@ def create_app(settings: Settings | None = None) -> Flask:
     metrics.observe_requests(app)
     security.protect(app)
     CSRFProtect(app)
-    _use_logins(app)
+    access.use_logins(app)
     errors.register(app)
     for blueprint in BLUEPRINTS:
         app.register_blueprint(blueprint)
+    permissions.public(app.view_functions["static"])
+    permissions.refuse_undeclared(app)
 
     i18n.use(app)
     app.jinja_env.filters.update(grouped=account_numbers.grouped, masked=account_numbers.masked)
-    app.jinja_env.globals.update(release=__version__, here=paths.here)
+    app.jinja_env.globals.update(release=__version__, here=paths.here, Permission=permissions.Permission)
     return app
-
-
-def _use_logins(app: Flask) -> None:
-    manager = SessionLogin()
-    manager.login_view = "auth.login"
-    manager.login_message = lazy_gettext("Please log in to go on.")
-    manager.localize_callback = str  # now, because the session holds plain text
-    manager.login_message_category = "info"
-    manager.init_app(app, add_context_processor=False)
-
-    @manager.user_loader  # type: ignore[untyped-decorator]
-    def load(user_id: str) -> users.Person | None:
-        person = users.find(resources().engine, user_id)
-        if person:
-            structlog.contextvars.bind_contextvars(**{"user.id": person.get_id()})
-            g.user_id = person.get_id()
-        return person
-
-    @app.context_processor
-    def who() -> dict[str, object]:
-        # Lazy: an error page that does not ask who is there needs neither Redis nor the database.
-        return {"current_user": current_user}

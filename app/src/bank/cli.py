@@ -142,3 +142,26 @@ def reconcile() -> None:
             click.echo(f"  {finding.subject}: {finding.problem}")
     if result.count:
         _fail(f"the ledger does not add up: {result.count} findings, off by {result.imbalance_minor} minor units.")
+
+
+@main.command("verify-audit")
+@click.option("--head", "known_head", metavar="HASH", help="A head printed earlier, which must still be in the trail.")
+def verify_audit(known_head: str | None) -> None:
+    """Check that no row of the audit trail was changed, removed or moved, and print the head of its chain.
+
+    Keep the head outside the database: rows missing at the end are found by giving it back.
+    """
+    settings = _settings()
+    from bank.database import make_engine
+    from bank.services import audit
+
+    engine = make_engine(settings, statement_ms=0)
+    try:
+        verdict = audit.verify(engine, known_head)
+    except SQLAlchemyError as error:
+        _fail(f"the audit trail was not checked: {_explain(error, settings)}")
+    finally:
+        engine.dispose()
+    if verdict.problem:
+        _fail(f"the audit trail is broken: {verdict.problem}; {verdict.rows} rows before that are good.")
+    click.echo(f"{verdict.rows} rows, head {verdict.head}")

@@ -39,7 +39,8 @@ ALLOWED = frozenset(
         "http.request.id", "http.request.method", "http.response.status_code", "labels.http_route",
         "log.logger", "process.pid",
         "service.environment", "service.name", "service.node.name", "service.version", "labels.site",
-        "source.ip", "span.id", "trace.id", "transaction.id", "url.path", "user.id", "user_agent.original",
+        "source.ip", "span.id", "trace.id", "transaction.id", "url.path", "user.id", "user.target.id",
+        "user_agent.original",
         "bank.account.masked", "bank.amount_minor", "bank.approval.id", "bank.currency", "bank.fraud.score",
         "bank.replayed", "bank.standing_order.id",
         "bank.transfer.id",
@@ -51,6 +52,42 @@ PATH_LENGTH = 512
 QUIET_ENDPOINTS = frozenset({"operations.health", "operations.ready", "operations.exposition", "static"})
 
 logger: structlog.stdlib.BoundLogger = structlog.get_logger("bank")
+
+
+def log_security(
+    message: str,
+    *,
+    action: str,
+    outcome: str,
+    category: str = "authentication",
+    kind: str = "info",
+    reason: str | None = None,
+    user_id: str | None = None,
+    target_id: str | None = None,
+) -> None:
+    """Write one line about a security event.
+
+    Args:
+        message: What happened, for a person.
+        action: What was tried, as ``event.action``.
+        outcome: ``success`` or ``failure``.
+        category: ``authentication`` for proving who one is, ``iam`` for people and their rights.
+        kind: ECS ``event.type``: ``start``, ``end``, ``change``, ``creation``, ``deletion``, ``denied`` or ``info``.
+        reason: Why it failed, in words of our own.
+        user_id: Who acts, when the request's own user is not known yet.
+        target_id: On whom, when it is somebody else.
+    """
+    fields: dict[str, object] = {
+        "event.dataset": "bank.user_behavior",
+        "event.kind": "event",
+        "event.category": [category],
+        "event.type": [kind],
+        "event.action": action,
+        "event.outcome": outcome,
+    }
+    optional = {"event.reason": reason, "user.id": user_id, "user.target.id": target_id}
+    fields |= {key: value for key, value in optional.items() if value is not None}
+    (logger.info if outcome == "success" else logger.warning)(message, **fields)
 
 
 class LineFile(logging.Handler):

@@ -18,7 +18,7 @@ class User(Base):
     __table_args__ = (
         UniqueConstraint("email"),
         CheckConstraint("email = lower(email) AND length(email) BETWEEN 3 AND 254", name="email_normal"),
-        CheckConstraint("role IN ('customer', 'admin')", name="role_known"),
+        CheckConstraint("role IN ('customer', 'teller', 'supervisor', 'auditor', 'admin')", name="role_known"),
     )
 
     id: Mapped[uuid.UUID] = mapped_column(primary_key=True, server_default=func.gen_random_uuid())
@@ -27,4 +27,6 @@ class User(Base):
     password_hash: Mapped[str] = mapped_column(Text)
     role: Mapped[str] = mapped_column(Text, server_default=text("'customer'"))
     is_enabled: Mapped[bool] = mapped_column(server_default=text("true"))
+    credentials_version: Mapped[int] = mapped_column(server_default=text("0"))
+    """Grows when the password or the second factor changes; sessions begun before are dead."""
     created_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), server_default=func.now())

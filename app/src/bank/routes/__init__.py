@@ -1,6 +1,6 @@
 """Pages and interfaces, one blueprint for each subject."""
 
-from bank.routes import accounts, auth, languages, operations, transfers
+from bank.routes import accounts, auth, languages, operations, security, transfers
 
 BLUEPRINTS = (
     operations.blueprint,
@@ -8,4 +8,5 @@ BLUEPRINTS = (
     languages.blueprint,
     accounts.blueprint,
     transfers.blueprint,
+    security.blueprint,
 )

@@ -6,9 +6,11 @@ import uuid  # noqa: TC003  (the router's converter gives this type)
 from collections import defaultdict
 from typing import TYPE_CHECKING
 
-from flask import Blueprint, abort, redirect, render_template, request, url_for
-from flask_login import current_user, login_required
+from flask import Blueprint, abort, redirect, render_template, request
+from flask_login import current_user
 
+from bank.access import start_page
+from bank.permissions import Permission, public, requires
 from bank.resources import resources
 from bank.services import accounts
 
@@ -20,13 +22,14 @@ MAX_VERSION_DIGITS = 18
 
 
 @blueprint.get("/")
+@public
 def start() -> Response:
-    """Send a visitor to the accounts."""
-    return redirect(url_for("accounts.overview"))
+    """Send a visitor to the page to begin with."""
+    return redirect(start_page())
 
 
 @blueprint.get("/accounts")
-@login_required  # type: ignore[untyped-decorator]
+@requires(Permission.OWN_ACCOUNTS)
 def overview() -> str:
     """Show the person's accounts with their balances, and what happened last on the first of them."""
     engine = resources().engine
@@ -39,7 +42,7 @@ def overview() -> str:
 
 
 @blueprint.get("/accounts/<uuid:account_id>")
-@login_required  # type: ignore[untyped-decorator]
+@requires(Permission.OWN_ACCOUNTS)
 def detail(account_id: uuid.UUID) -> str:
     """Show an account and its history; an account of somebody else does not exist."""
     engine = resources().engine

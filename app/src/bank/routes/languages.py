@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from flask import Blueprint, abort, redirect, request
 
 from bank import i18n
+from bank.permissions import public
 from bank.routes import paths
 
 if TYPE_CHECKING:
@@ -16,6 +17,7 @@ blueprint = Blueprint("languages", __name__)
 
 
 @blueprint.post("/language")
+@public
 def choose() -> Response:
     """Keep the chosen language in a cookie, for pages with and without a log-in, and go back to the page."""
     chosen = request.form.get("language", "")

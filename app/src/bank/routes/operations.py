@@ -8,6 +8,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from bank import metrics
 from bank.log import logger
+from bank.permissions import public
 from bank.resources import resources
 from bank.security import came_through_proxy
 from bank.services import health as checks
@@ -17,12 +18,14 @@ blueprint = Blueprint("operations", __name__)
 
 
 @blueprint.get("/health")
+@public
 def health() -> Response:
     """Say that this process answers; nothing else is asked."""
     return jsonify(status="alive")
 
 
 @blueprint.get("/health/ready")
+@public
 def ready() -> tuple[Response, int]:
     """Say whether this instance can serve, and name what fails; the public learns the status only."""
     found = checks.check_all(resources())
@@ -45,6 +48,7 @@ def ready() -> tuple[Response, int]:
 
 
 @blueprint.get("/metrics")
+@public
 def exposition() -> Response:
     """Give all metrics to Prometheus, which asks each instance directly and never through the load balancer."""
     if came_through_proxy():

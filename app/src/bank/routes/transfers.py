@@ -6,11 +6,12 @@ import uuid
 
 from flask import Blueprint, abort, flash, redirect, render_template, request, url_for
 from flask_babel import gettext
-from flask_login import current_user, login_required
+from flask_login import current_user
 from werkzeug.wrappers import Response
 
 from bank import i18n, metrics, money, tracing
 from bank.log import logger
+from bank.permissions import Permission, requires
 from bank.resources import resources
 from bank.routes.forms import TransferForm
 from bank.services import accounts, ledger, transfers
@@ -39,7 +40,7 @@ def _log(outcome: str, order: transfers.Order, **more: object) -> None:
 
 
 @blueprint.route("/transfer", methods=["GET", "POST"])
-@login_required  # type: ignore[untyped-decorator]
+@requires(Permission.OWN_TRANSFERS)
 def transfer() -> Page:
     """Show the form and carry it out; sending it twice moves the money once."""
     own = accounts.list_of(resources().engine, current_user.id)

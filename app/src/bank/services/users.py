@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from flask_login import UserMixin
 from sqlalchemy import select, update
 
+from bank import permissions
 from bank.models import User
 from bank.services import passwords
 
@@ -25,10 +26,15 @@ class Person(UserMixin):  # type: ignore[misc]
     id: uuid.UUID
     display_name: str
     role: str
+    credentials_version: int = 0
 
     def get_id(self) -> str:
         """Return the id that the session keeps."""
         return str(self.id)
+
+    def may(self, permission: permissions.Permission) -> bool:
+        """Tell whether the person's role has a permission."""
+        return permission in permissions.of_role(self.role)
 
 
 def find(engine: Engine, user_id: str) -> Person | None:
@@ -37,10 +43,10 @@ def find(engine: Engine, user_id: str) -> Person | None:
         key = uuid.UUID(user_id)
     except ValueError:
         return None
-    query = select(User.id, User.display_name, User.role).where(User.id == key, User.is_enabled)
+    query = select(User.id, User.display_name, User.role, User.credentials_version)
     with engine.connect() as connection:
-        row = connection.execute(query).one_or_none()
-    return Person(row.id, row.display_name, row.role) if row else None
+        row = connection.execute(query.where(User.id == key, User.is_enabled)).one_or_none()
+    return Person(*row) if row else None
 
 
 def authenticate(engine: Engine, email: str, password: str) -> Person | None:
@@ -51,7 +57,9 @@ def authenticate(engine: Engine, email: str, password: str) -> Person | None:
     email = email.strip().lower()
     row = None
     if 0 < len(email) <= MAX_EMAIL and "\x00" not in email:
-        query = select(User.id, User.display_name, User.role, User.password_hash, User.is_enabled)
+        query = select(
+            User.id, User.display_name, User.role, User.credentials_version, User.password_hash, User.is_enabled
+        )
         with engine.connect() as connection:
             row = connection.execute(query.where(User.email == email)).one_or_none()
     # No connection is held while the hash is computed.
@@ -64,4 +72,4 @@ def authenticate(engine: Engine, email: str, password: str) -> Person | None:
                 .where(User.id == row.id, User.password_hash == row.password_hash)
                 .values(password_hash=passwords.make_hash(password))
             )
-    return Person(row.id, row.display_name, row.role)
+    return Person(row.id, row.display_name, row.role, row.credentials_version)
