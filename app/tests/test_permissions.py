@@ -2,10 +2,11 @@
 
 import re
 import uuid
+from pathlib import Path
 
 import pytest
 
-from bank import permissions
+from bank import log, permissions
 from bank.app import create_app
 from bank.permissions import GRANTS, Permission, Role, public, requires
 from conftest import ORIGIN, browser
@@ -18,6 +19,9 @@ MATRIX = {
     "GET /": EVERYBODY,
     "GET /accounts": {"customer"},
     "GET /accounts/<uuid:account_id>": {"customer"},
+    "GET /beneficiaries": {"customer"},
+    "POST /beneficiaries": {"customer"},
+    "POST /beneficiaries/<uuid:beneficiary_id>/remove": {"customer"},
     "GET /health": EVERYBODY,
     "GET /health/ready": EVERYBODY,
     "POST /language": EVERYBODY,
@@ -25,10 +29,14 @@ MATRIX = {
     "POST /login": EVERYBODY,
     "POST /logout": EVERYBODY,
     "GET /metrics": EVERYBODY,
+    "GET /notifications": PEOPLE,
+    "POST /notifications/read": PEOPLE,
     "GET /security": PEOPLE,
     "GET /static/<path:filename>": EVERYBODY,
     "GET /transfer": {"customer"},
     "POST /transfer": {"customer"},
+    "GET /transfer/review": {"customer"},
+    "POST /transfer/review": {"customer"},
 }
 
 
@@ -88,11 +96,12 @@ def test_the_matrix_names_every_route(app):
     assert set(MATRIX) == {name for name, _, _ in routes(app)}
 
 
-def test_refused_access_is_logged_with_its_reason(log_in_as, servers):
-    log = servers.folder / "bank.json"
-    before = log.stat().st_size
+def test_refused_access_is_logged_with_its_reason(log_in_as, settings):
+    log.configure(settings)  # other tests send the log elsewhere
+    path = Path(settings.logging.path)
+    before = path.stat().st_size
     assert log_in_as("auditor").get("/transfer").status_code == 403
-    lines = log.read_text()[before:]
+    lines = path.read_bytes()[before:].decode()
     assert '"action":"access-check"' in lines.replace(" ", "")
     assert "needs own-transfers" in lines
 

@@ -234,12 +234,12 @@ def test_forged_and_foreign_cookies_are_nobody(app):
 def unsafe_routes(app):
     for rule in app.url_map.iter_rules():
         for method in sorted(rule.methods - {"GET", "HEAD", "OPTIONS"}):
-            yield method, rule.rule.replace("<uuid:account_id>", str(uuid.uuid4()))
+            yield method, re.sub(r"<uuid:[a-z_]+>", str(uuid.uuid4()), rule.rule)
 
 
 def test_every_unsafe_route_refuses_a_missing_or_foreign_token(app, logged_in, client):
     routes = list(unsafe_routes(app))
-    assert {path for _, path in routes} == {"/login", "/logout", "/language", "/transfer"}
+    assert {path for _, path in routes} >= {"/login", "/logout", "/language", "/transfer"}
     other = browser(app).fields("/login")["csrf_token"]
     for method, path in routes:
         for data in ({}, {"csrf_token": "x"}, {"csrf_token": other}):

@@ -1,6 +1,7 @@
 """Tables of the bank."""
 
 from bank.models.base import Base
+from bank.models.customers import Beneficiary, Notification, RoleChange, SeenPostings
 from bank.models.holds import Approval, Hold
 from bank.models.ledger import Account, Balance, IdempotencyKey, JournalEntry, Posting
 from bank.models.people import AuditEvent, RecoveryCode, SecondFactor, SignUp
@@ -13,14 +14,18 @@ __all__ = [
     "AuditEvent",
     "Balance",
     "Base",
+    "Beneficiary",
     "Hold",
     "IdempotencyKey",
     "InterestPeriod",
     "JournalEntry",
+    "Notification",
     "Posting",
     "Reconciliation",
     "RecoveryCode",
+    "RoleChange",
     "SecondFactor",
+    "SeenPostings",
     "SignUp",
     "StandingOrder",
     "StandingOrderRun",

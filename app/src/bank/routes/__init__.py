@@ -1,6 +1,6 @@
 """Pages and interfaces, one blueprint for each subject."""
 
-from bank.routes import accounts, auth, languages, operations, security, transfers
+from bank.routes import accounts, auth, beneficiaries, languages, notifications, operations, security, transfers
 
 BLUEPRINTS = (
     operations.blueprint,
@@ -8,5 +8,7 @@ BLUEPRINTS = (
     languages.blueprint,
     accounts.blueprint,
     transfers.blueprint,
+    beneficiaries.blueprint,
+    notifications.blueprint,
     security.blueprint,
 )

@@ -7,18 +7,22 @@ from collections import defaultdict
 from typing import TYPE_CHECKING
 
 from flask import Blueprint, abort, redirect, render_template, request
+from flask_babel import gettext
 from flask_login import current_user
 
+from bank import i18n, money
 from bank.access import start_page
 from bank.permissions import Permission, public, requires
 from bank.resources import resources
+from bank.routes import positions
+from bank.routes.forms import SearchForm
+from bank.routes.kinds import KINDS
 from bank.services import accounts
 
 if TYPE_CHECKING:
     from werkzeug.wrappers import Response
 
 blueprint = Blueprint("accounts", __name__)
-MAX_VERSION_DIGITS = 18
 
 
 @blueprint.get("/")
@@ -43,14 +47,42 @@ def overview() -> str:
 
 @blueprint.get("/accounts/<uuid:account_id>")
 @requires(Permission.OWN_ACCOUNTS)
-def detail(account_id: uuid.UUID) -> str:
+def detail(account_id: uuid.UUID) -> str | tuple[str, int]:
     """Show an account and its history; an account of somebody else does not exist."""
     engine = resources().engine
     account = accounts.get(engine, current_user.id, account_id)
     if account is None:
         abort(404)
-    before = request.args.get("before", "")
-    if before and not (before.isascii() and before.isdigit() and len(before) <= MAX_VERSION_DIGITS):
-        abort(400)
-    page = accounts.history(engine, account.id, int(before) if before else None)
-    return render_template("account.html", account=account, page=page, first=not before)
+    before = positions.from_query("before")
+    form, search = _search(account.currency)
+    if search is None:
+        return render_template("account.html", account=account, page=accounts.Page([], None), form=form, asked={}), 400
+    page = accounts.history(engine, account.id, before, search=search)
+    asked = {field.name: request.args[field.name] for field in form if request.args.get(field.name)}
+    return render_template("account.html", account=account, page=page, form=form, asked=asked, first=before is None)
+
+
+def _search(currency: str) -> tuple[SearchForm, accounts.Search | None]:
+    """Return the form, and what to look for; None if something that was typed is not usable."""
+    form = SearchForm(request.args)
+    form.kind.choices = [("", gettext("Any")), *KINDS.items()]
+    form.kind.data = form.kind.data or ""
+    valid = form.validate()
+    limits: dict[str, int | None] = {}
+    for field in (form.least, form.most):
+        if field.data and not field.errors:
+            try:
+                limits[field.name] = i18n.parse_amount(field.data, currency)
+            except money.AmountError as error:
+                field.errors = [i18n.explain(error)]
+                valid = False
+    if not valid:
+        return form, None
+    return form, accounts.Search(
+        text=(form.text.data or "").strip(),
+        kind=form.kind.data,
+        least_minor=limits.get("least"),
+        most_minor=limits.get("most"),
+        since=form.since.data,
+        until=form.until.data,
+    )

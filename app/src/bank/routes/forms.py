@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING
 from flask_babel import gettext
 from flask_babel import lazy_gettext as _
 from flask_wtf import FlaskForm
-from wtforms import HiddenField, PasswordField, SelectField, StringField
-from wtforms.validators import DataRequired, Length, ValidationError
+from wtforms import DateField, HiddenField, PasswordField, SelectField, StringField
+from wtforms.validators import DataRequired, Length, Optional, ValidationError
 
 from bank import account_numbers
+from bank.services.beneficiaries import MAX_NAME
 from bank.services.ledger import MAX_KEY, MAX_REFERENCE
 from bank.services.passwords import MAX_LENGTH
 from bank.services.users import MAX_EMAIL
@@ -48,3 +49,26 @@ class TransferForm(FlaskForm):  # type: ignore[misc]
     to_number = StringField(_("To IBAN"), validators=[DataRequired(_("Enter an IBAN.")), _account_number])
     amount = StringField(_("Amount"), validators=[DataRequired(_("Enter an amount.")), Length(max=32)])
     reference = StringField(_("Reference"), validators=[Length(max=MAX_REFERENCE), _printable])
+
+
+class BeneficiaryForm(FlaskForm):  # type: ignore[misc]
+    """A new beneficiary."""
+
+    name = StringField(_("Name"), validators=[DataRequired(_("Enter a name.")), Length(max=MAX_NAME), _printable])
+    number = StringField("IBAN", validators=[DataRequired(_("Enter an IBAN.")), _account_number])
+
+
+class SearchForm(FlaskForm):  # type: ignore[misc]
+    """What to look for in a history. It changes nothing and its address can be kept, so it has no token."""
+
+    class Meta(FlaskForm.Meta):  # type: ignore[misc]
+        """Without a token."""
+
+        csrf = False
+
+    text = StringField(_("Name, reference or number"), validators=[Length(max=MAX_REFERENCE), _printable])
+    kind = SelectField(_("Kind"), validate_choice=True)
+    least = StringField(_("From amount"), validators=[Length(max=32)])
+    most = StringField(_("To amount"), validators=[Length(max=32)])
+    since = DateField(_("From date"), validators=[Optional()])
+    until = DateField(_("To date"), validators=[Optional()])

@@ -14,7 +14,7 @@ from bank.log import logger
 from bank.permissions import Permission, requires
 from bank.resources import resources
 from bank.routes.forms import TransferForm
-from bank.services import accounts, ledger, transfers
+from bank.services import accounts, beneficiaries, ledger, transfers
 
 blueprint = Blueprint("transfers", __name__)
 Page = str | Response | tuple[str, int]
@@ -43,24 +43,70 @@ def _log(outcome: str, order: transfers.Order, **more: object) -> None:
 @requires(Permission.OWN_TRANSFERS)
 def transfer() -> Page:
     """Show the form and carry it out; sending it twice moves the money once."""
-    own = accounts.list_of(resources().engine, current_user.id)
-    form = TransferForm()
-    form.from_account.choices = [(str(a.id), f"{a.name} · {i18n.amount(a.available_minor, a.currency)}") for a in own]
+    form, own = _form()
     if not form.is_submitted():
         form.key.data = str(uuid.uuid4())
         wanted = request.args.get("from", "")
         if wanted in {str(account.id) for account in own}:
             form.from_account.data = wanted
-        return render_template("transfer.html", form=form, accounts=own)
+        chosen = request.args.get("to", "")
+        form.to_number.data = next((item.number for item in _saved() if str(item.id) == chosen), "")
+        return _show(form, own)
+    order = _order(form, own)
+    return _carry_out(order, form, own) if order else (_show(form, own), 400)
 
+
+@blueprint.route("/transfer/review", methods=["GET", "POST"])
+@requires(Permission.OWN_TRANSFERS)
+def review() -> Page:
+    """Show what the form would do, to be confirmed or changed; nothing happens yet, and the key stays the same."""
+    if request.method != "POST":
+        return redirect(url_for("transfers.transfer"))
+    form, own = _form()
+    order = _order(form, own)
+    if "change" in request.form or order is None:
+        return _show(form, own), 200 if order else 400
+    try:
+        preview = transfers.preview(resources().engine, order, resources().settings.approvals)
+    except ledger.LedgerError as error:
+        return _refused(error, form, own)
+    names = {item.number: item.name for item in _saved()} | {account.number: account.name for account in own}
+    source = next(account for account in own if account.id == order.from_account)
+    return render_template(
+        "transfer_review.html",
+        form=form,
+        order=order,
+        source=source,
+        recipient=names.get(order.to_number, ""),
+        preview=preview,
+    )
+
+
+def _form() -> tuple[TransferForm, list[accounts.AccountView]]:
+    own = accounts.list_of(resources().engine, current_user.id)
+    form = TransferForm()
+    form.from_account.choices = [(str(a.id), f"{a.name} · {i18n.amount(a.available_minor, a.currency)}") for a in own]
+    return form, own
+
+
+def _saved() -> list[beneficiaries.Saved]:
+    return beneficiaries.list_of(resources().engine, current_user.id)
+
+
+def _show(form: TransferForm, own: list[accounts.AccountView]) -> str:
+    return render_template("transfer.html", form=form, accounts=own, saved=_saved())
+
+
+def _order(form: TransferForm, own: list[accounts.AccountView]) -> transfers.Order | None:
+    """Return what was typed as an order, or None with the reasons beside the fields."""
     source = next((account for account in own if str(account.id) == form.from_account.data), None)
     if form.from_account.data and source is None:
         abort(404)  # somebody else's account, or none
     is_complete = form.validate()
     amount = _amount(form, source)
     if not is_complete or source is None or amount is None:
-        return render_template("transfer.html", form=form, accounts=own), 400
-    order = transfers.Order(
+        return None
+    return transfers.Order(
         user_id=current_user.id,
         key=form.key.data,
         from_account=source.id,
@@ -69,7 +115,6 @@ def transfer() -> Page:
         currency=source.currency,
         reference=(form.reference.data or "").strip(),
     )
-    return _carry_out(order, form, own)
 
 
 def _amount(form: TransferForm, source: accounts.AccountView | None) -> int | None:
@@ -126,6 +171,8 @@ def _refused(error: ledger.LedgerError, form: TransferForm, own: list[accounts.A
     match error:
         case ledger.InsufficientFundsError():
             form.amount.errors = [gettext("There is not enough money in this account.")]
+        case ledger.AccountFrozenError():
+            form.from_account.errors = [gettext("This account is frozen. Ask the bank.")]
         case ledger.UnknownRecipientError():
             form.to_number.errors = [gettext("There is no account with this IBAN.")]
         case ledger.SameAccountError():
@@ -145,4 +192,4 @@ def _refused(error: ledger.LedgerError, form: TransferForm, own: list[accounts.A
             form.form_errors = [gettext("The account is busy. Nothing was sent; try again in a moment.")]
         case _:
             form.form_errors = [gettext("This transfer is not possible.")]
-    return render_template("transfer.html", form=form, accounts=own), status
+    return _show(form, own), status

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from sqlalchemy import select, text
@@ -11,11 +12,12 @@ from bank.models import Account, Balance
 
 if TYPE_CHECKING:
     import uuid
-    from datetime import datetime
 
     from sqlalchemy import Engine, Select
 
 PAGE_LENGTH = 25
+# Movements that one request looks through at most, so that a search costs the same however long a history is.
+WINDOW = 5_000
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,12 @@ class AccountView:
     balance_minor: int
     held_minor: int
     available_minor: int
+    status: str
+
+    @property
+    def is_frozen(self) -> bool:
+        """Whether the account can receive money but not send any."""
+        return self.status == "frozen"
 
 
 @dataclass(frozen=True)
@@ -48,14 +56,58 @@ class Movement:
 
 
 @dataclass(frozen=True)
+class Search:
+    """What movements to look for; what is not given does not restrict.
+
+    ``text`` is part of a reference, a name or a number, in capitals or not. Amounts are in minor units without their
+    sign; both ends of amounts and dates (UTC) are included.
+    """
+
+    text: str = ""
+    kind: str = ""
+    least_minor: int | None = None
+    most_minor: int | None = None
+    since: date | None = None
+    until: date | None = None
+
+    def conditions(self) -> dict[str, dict[str, object]]:
+        """Return what the search adds to the query, as SQL and its parameters."""
+        found: dict[str, dict[str, object]] = {}
+        if self.text:
+            found[_TEXT] = {"text": self.text.casefold(), "number": "".join(self.text.split()).upper()}
+        if self.kind:
+            found["e.kind = :kind"] = {"kind": self.kind}
+        if self.least_minor is not None:
+            found["abs(p.amount_minor) >= :least"] = {"least": self.least_minor}
+        if self.most_minor is not None:
+            found["abs(p.amount_minor) <= :most"] = {"most": self.most_minor}
+        if self.since is not None:
+            found["e.booked_at >= :since"] = {"since": _midnight(self.since)}
+        if self.until is not None:
+            found["e.booked_at < :until"] = {"until": _midnight(self.until) + timedelta(days=1)}
+        return found
+
+
+EVERYTHING = Search()
+
+
+@dataclass(frozen=True)
 class Page:
-    """Part of a history, newest first; ``next_before`` asks for the part after it."""
+    """Part of a history, newest first; ``next_before`` asks for the part after it.
+
+    ``is_cut`` means that a search ended at its window before the page was full.
+    """
 
     movements: list[Movement]
     next_before: int | None
+    is_cut: bool = False
 
 
-def _accounts_of(owner_id: uuid.UUID) -> Select[uuid.UUID, str, str, str, str, int, int, int]:
+def _midnight(day: date) -> datetime:
+    return datetime(day.year, day.month, day.day, tzinfo=UTC)
+
+
+def _accounts_of(owner_id: uuid.UUID) -> Select[uuid.UUID, str, str, str, str, int, int, int, str]:
     return (
         select(
             Account.id,
@@ -66,14 +118,15 @@ def _accounts_of(owner_id: uuid.UUID) -> Select[uuid.UUID, str, str, str, str, i
             Balance.balance_minor,
             Balance.held_minor,
             (Balance.balance_minor - Balance.held_minor + Balance.overdraft_limit_minor).label("available_minor"),
+            Account.status,
         )
         .join(Balance, Balance.account_id == Account.id)
-        .where(Account.owner_id == owner_id, Account.status == "open")
+        .where(Account.owner_id == owner_id, Account.status != "closed")
     )
 
 
 def list_of(engine: Engine, owner_id: uuid.UUID) -> list[AccountView]:
-    """Return the open accounts of a person."""
+    """Return the accounts of a person that are not closed."""
     with engine.connect() as connection:
         rows = connection.execute(_accounts_of(owner_id).order_by(Account.kind, Account.name, Account.number))
         return [AccountView(*row) for row in rows]
@@ -86,11 +139,10 @@ def get(engine: Engine, owner_id: uuid.UUID, account_id: uuid.UUID) -> AccountVi
     return AccountView(*row) if row else None
 
 
-_HISTORY = text("""
+# An account's versions have no gaps, so a window of them is a range of the index, however long the history is.
+_HISTORY = """
 SELECT p.version, e.id, e.kind, e.booked_at, p.amount_minor, p.balance_after_minor, e.reference,
-       coalesce(nullif(e.counterparty, ''),
-                CASE WHEN other.owner_id = own.owner_id THEN other.name ELSE u.display_name END, '') AS other_name,
-       CASE WHEN other.kind <> 'internal' THEN other.number ELSE nullif(e.counterparty_number, '') END AS other_number
+       named.other_name, named.other_number
   FROM postings p
   JOIN journal_entries e ON e.id = p.entry_id
   JOIN accounts own ON own.id = p.account_id
@@ -98,21 +150,46 @@ SELECT p.version, e.id, e.kind, e.booked_at, p.amount_minor, p.balance_after_min
         SELECT a.number, a.name, a.kind, a.owner_id FROM postings o JOIN accounts a ON a.id = o.account_id
          WHERE o.entry_id = p.entry_id AND o.account_id <> p.account_id ORDER BY o.id LIMIT 1) other ON true
   LEFT JOIN users u ON u.id = other.owner_id
- WHERE p.account_id = :account_id AND p.version < :before
+ CROSS JOIN LATERAL (
+        SELECT coalesce(nullif(e.counterparty, ''),
+                        CASE WHEN other.owner_id = own.owner_id THEN other.name ELSE u.display_name END,
+                        '') AS other_name,
+               CASE WHEN other.kind <> 'internal' THEN other.number
+                    ELSE nullif(e.counterparty_number, '') END AS other_number) named
+ WHERE p.account_id = :account_id AND p.version < :before AND p.version >= :floor{conditions}
  ORDER BY p.version DESC
  LIMIT :length
-""")
+"""
+_TEXT = """(
+    strpos(lower(e.reference), :text) > 0 OR strpos(lower(named.other_name), :text) > 0
+    OR (:number <> '' AND strpos(named.other_number, :number) > 0))"""
 
 
-def history(engine: Engine, account_id: uuid.UUID, before: int | None = None, length: int = PAGE_LENGTH) -> Page:
+def history(
+    engine: Engine,
+    account_id: uuid.UUID,
+    before: int | None = None,
+    length: int = PAGE_LENGTH,
+    search: Search = EVERYTHING,
+) -> Page:
     """Return part of an account's history; the caller has proved that the account may be seen.
 
-    Pages follow the account's version, so rows that arrive meanwhile are neither repeated nor skipped.
+    Pages follow the account's version, so rows that arrive meanwhile are neither repeated nor skipped. A search looks
+    through ``WINDOW`` movements; the page may then hold fewer than ``length`` of them, or none, and still go on.
     """
+    conditions = search.conditions()
+    parameters = {name: value for values in conditions.values() for name, value in values.items()}
+    query = text(_HISTORY.format(conditions="".join(f"\n   AND {condition}" for condition in conditions)))
+    start, floor = 2**63 - 1 if before is None else before, 1
     with engine.connect() as connection:
+        if conditions:
+            newest = connection.execute(select(Balance.version).where(Balance.account_id == account_id)).scalar_one()
+            start = min(start, newest + 1)
+            floor = max(1, start - WINDOW)
         rows = connection.execute(
-            _HISTORY,
-            {"account_id": account_id, "before": 2**63 - 1 if before is None else before, "length": length + 1},
+            query, parameters | {"account_id": account_id, "before": start, "floor": floor, "length": length + 1}
         ).all()
     movements = [Movement(*row) for row in rows[:length]]
-    return Page(movements, movements[-1].version if len(rows) > length else None)
+    if len(rows) > length:
+        return Page(movements, movements[-1].version)
+    return Page(movements, floor, is_cut=True) if floor > 1 else Page(movements, None)

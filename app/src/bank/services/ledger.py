@@ -47,6 +47,12 @@ class AccountNotFoundError(LedgerError):
     """The account to take money from is not the person's, not open, or does not exist."""
 
 
+class AccountFrozenError(LedgerError):
+    """The account to take money from is frozen: it can only receive."""
+
+    outcome = "frozen"
+
+
 class UnknownRecipientError(LedgerError):
     """No open account that can be paid to has this number."""
 
@@ -184,8 +190,13 @@ class Side:
 
     def can_spare(self, amount_minor: int) -> bool:
         """Tell whether the amount can be taken or reserved; the bank's own accounts have no limit."""
+        left = self.available_after(amount_minor)
+        return left is None or left >= 0
+
+    def available_after(self, amount_minor: int) -> int | None:
+        """Return what could still be taken after the amount; None means that there is no limit."""
         limit = self.overdraft_limit_minor
-        return limit is None or self.balance_minor - self.held_minor + limit >= amount_minor
+        return None if limit is None else self.balance_minor - self.held_minor + limit - amount_minor
 
 
 _SIDES = """
@@ -193,8 +204,8 @@ SELECT a.id, a.number, a.owner_id, a.kind, a.currency, a.status, b.balance_minor
   FROM {claim}accounts a JOIN balances b ON b.account_id = a.id
  WHERE a.id = ANY(CAST(:ids AS uuid[])) OR a.number = ANY(CAST(:numbers AS text[]))
  ORDER BY b.account_id
-   FOR NO KEY UPDATE OF b
 """
+_LOCKED = "   FOR NO KEY UPDATE OF b"
 # A second request with this key waits here until the first has committed or failed, and then finds no rows.
 _CLAIM = """
 WITH claim AS (
@@ -202,9 +213,10 @@ WITH claim AS (
     VALUES (:user_id, :key, :fingerprint, :entry_id, :approval_id, :hold_id)
     ON CONFLICT DO NOTHING RETURNING 1)
 """
-_LOCK = text(_SIDES.format(claim=""))
+_LOOK = text(_SIDES.format(claim=""))
+_LOCK = text(_SIDES.format(claim="") + _LOCKED)
 # No balance is locked before the key is claimed, since each row needs the claim's.
-_CLAIM_AND_LOCK = text(_CLAIM + _SIDES.format(claim="claim CROSS JOIN "))
+_CLAIM_AND_LOCK = text(_CLAIM + _SIDES.format(claim="claim CROSS JOIN ") + _LOCKED)
 _CLAIMED = text("""
 SELECT k.fingerprint, coalesce(k.entry_id, p.entry_id), k.approval_id, k.hold_id, k.standing_order_id
   FROM idempotency_keys k LEFT JOIN approvals p ON p.id = k.approval_id
@@ -243,6 +255,11 @@ def in_transaction(engine: Engine, work: Callable[[Connection], T]) -> T:
 def lock(connection: Connection, ids: Iterable[uuid.UUID], numbers: Iterable[str] = ()) -> list[Side]:
     """Lock the balances of accounts until the end of the transaction, and return what they are."""
     return [Side(*row) for row in connection.execute(_LOCK, {"ids": list(ids), "numbers": list(numbers)})]
+
+
+def look(connection: Connection, ids: Iterable[uuid.UUID], numbers: Iterable[str] = ()) -> list[Side]:
+    """Return what accounts are just now, without locking them: good enough to tell a person what would happen."""
+    return [Side(*row) for row in connection.execute(_LOOK, {"ids": list(ids), "numbers": list(numbers)})]
 
 
 def claim_and_lock(
@@ -295,10 +312,12 @@ def sides_of(movement: Movement, locked: list[Side]) -> tuple[Side, Side]:
     Raises:
         LedgerError: One of the reasons above.
     """
-    debit = next((side for side in locked if side.id == movement.debit and side.status == "open"), None)
+    debit = next((side for side in locked if side.id == movement.debit and side.status != "closed"), None)
     if debit is None or (movement.owner_id is not None and debit.owner_id != movement.owner_id):
         raise AccountNotFoundError
-    credit = next((side for side in locked if side.status == "open" and _is_paid(side, movement.credit)), None)
+    if debit.status == "frozen":
+        raise AccountFrozenError
+    credit = next((side for side in locked if side.status != "closed" and _is_paid(side, movement.credit)), None)
     if credit is None:
         raise UnknownRecipientError
     if debit.id == credit.id:

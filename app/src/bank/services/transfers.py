@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from bank.services import ledger, movements
+from bank.services import approvals, ledger, movements
 
 if TYPE_CHECKING:
     import uuid
@@ -27,6 +27,46 @@ class Order:
     currency: str
     reference: str
 
+    @property
+    def movement(self) -> ledger.Movement:
+        """Return what the ledger is to do.
+
+        Raises:
+            ledger.LedgerError: The order is not complete.
+        """
+        return ledger.Movement(
+            kind="transfer",
+            debit=self.from_account,
+            credit=self.to_number,
+            amount_minor=self.amount_minor,
+            currency=self.currency,
+            created_by=self.user_id,
+            owner_id=self.user_id,
+            reference=self.reference,
+        )
+
+
+@dataclass(frozen=True)
+class Preview:
+    """What an order would do if it were carried out just now."""
+
+    available_after_minor: int | None
+    needs_approval: bool
+
+
+def preview(engine: Engine, order: Order, policy: Approvals) -> Preview:
+    """Tell what an order would do, without locking, claiming or changing anything.
+
+    Raises:
+        ledger.LedgerError: Why it would not be possible.
+    """
+    movement = order.movement
+    with engine.connect() as connection:
+        debit, _ = ledger.sides_of(movement, ledger.look(connection, movement.ids, movement.numbers))
+    if not debit.can_spare(order.amount_minor):
+        raise ledger.InsufficientFundsError
+    return Preview(debit.available_after(order.amount_minor), approvals.is_needed(movement, policy))
+
 
 def transfer(engine: Engine, order: Order, policy: Approvals = movements.DEFAULT_POLICY) -> ledger.Receipt:
     """Carry out an order, or find that it was carried out before.
@@ -39,16 +79,6 @@ def transfer(engine: Engine, order: Order, policy: Approvals = movements.DEFAULT
     Raises:
         ledger.LedgerError: Why it is not possible; the key can be used again unless it was KeyReusedError.
     """
-    movement = ledger.Movement(
-        kind="transfer",
-        debit=order.from_account,
-        credit=order.to_number,
-        amount_minor=order.amount_minor,
-        currency=order.currency,
-        created_by=order.user_id,
-        owner_id=order.user_id,
-        reference=order.reference,
-    )
     # Without a kind among the parts: keys that the first release stored must be recognised.
     claim = ledger.Claim.of(
         order.user_id,
@@ -59,4 +89,4 @@ def transfer(engine: Engine, order: Order, policy: Approvals = movements.DEFAULT
         order.currency,
         order.reference,
     )
-    return movements.carry_out(engine, claim, movement, policy)
+    return movements.carry_out(engine, claim, order.movement, policy)
