@@ -136,9 +136,10 @@ def test_elastic_gets_the_span_tree_of_a_transfer(traced_app, collector, make_cu
     spans = {span["id"]: span for span in collector.elastic("span")}
     mine = [span for span in spans.values() if span["transaction_id"] == found["id"]]
     whole = next(span for span in mine if span["name"] == "transaction")
-    assert whole["parent_id"] == found["id"]
+    assert next(span for span in mine if span["name"] == "transfer")["parent_id"] == found["id"]
+    assert spans[whole["parent_id"]]["name"] == "transfer"
     inside = [span["name"] for span in mine if span["parent_id"] == whole["id"]]
-    assert inside == ["WITH idempotency_keys", "WITH journal_entries"]
+    assert inside == ["INSERT idempotency_keys", "INSERT journal_entries"]
     assert {(span["subtype"], span["context"]["db"]["type"]) for span in mine if span["parent_id"] == whole["id"]} == {
         ("postgresql", "sql")
     }
@@ -203,9 +204,10 @@ def test_opentelemetry_gets_the_same(traced_app, collector, make_customer, tmp_p
     assert attributes["bank.transfer_id"].string_value == done["bank"]["transfer"]["id"]
     assert (done["trace"]["id"], done["transaction"]["id"]) == (TRACE, found.span_id.hex())
     whole = next(span for span in spans.values() if span.name == "transaction" and span.trace_id == found.trace_id)
-    assert whole.parent_span_id == found.span_id
+    assert spans[whole.parent_span_id].name == "transfer"
+    assert spans[whole.parent_span_id].parent_span_id == found.span_id
     inside = {span.name for span in spans.values() if span.parent_span_id == whole.span_id}
-    assert inside == {"WITH idempotency_keys", "WITH journal_entries"}
+    assert inside == {"INSERT idempotency_keys", "INSERT journal_entries"}
     assert any(span.name == "GET" and span.parent_span_id == found.span_id for span in spans.values())
     for secret in secrets:
         assert secret not in collector.text
@@ -230,7 +232,7 @@ def test_nothing_waits_for_the_collector(traced_app, silent_port, backend, kind)
         assert client.get("/login").status_code == 200
         slowest = max(slowest, time.perf_counter() - started)
         time.sleep(0.02)
-    assert slowest < 0.5
+    assert slowest < 2.5  # waiting would take five seconds
     started = time.perf_counter()
     tracing.stop()
     assert time.perf_counter() - started < 8  # a worker's stop is bounded as well

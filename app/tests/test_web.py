@@ -232,7 +232,10 @@ def test_forged_and_foreign_cookies_are_nobody(app):
 
 
 def unsafe_routes(app):
+    """What a browser can send; programs prove themselves with a token, which the tests of the API ask for."""
     for rule in app.url_map.iter_rules():
+        if rule.rule.startswith("/api/"):
+            continue
         for method in sorted(rule.methods - {"GET", "HEAD", "OPTIONS"}):
             yield method, re.sub(r"<uuid:[a-z_]+>", str(uuid.uuid4()), rule.rule)
 

@@ -10,6 +10,7 @@ from flask_babel import lazy_gettext
 from flask_login import LoginManager, current_user
 
 from bank import permissions, problems
+from bank.api import bearer
 from bank.log import log_security
 from bank.resources import resources
 from bank.services import users
@@ -23,7 +24,16 @@ VERSION_KEY = "credentials"
 
 
 class SessionLogin(LoginManager):  # type: ignore[misc]
-    """Flask-Login without its "remember me" cookie, which would outlive the session and read it on every answer."""
+    """Flask-Login without its "remember me" cookie, which would outlive the session and read it on every answer.
+
+    Programs are known by their tokens and by nothing else: a browser would send the session's cookie unasked.
+    """
+
+    def _load_user(self) -> None:
+        if problems.wanted():
+            self._update_request_context_with_user(bearer.load_person())
+        else:
+            super()._load_user()
 
     def _update_remember_cookie(self, response: Response) -> Response:
         return response

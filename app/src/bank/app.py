@@ -10,7 +10,7 @@ from flask_wtf.csrf import CSRFProtect
 from bank import __version__, access, account_numbers, errors, i18n, log, metrics, permissions, security, tracing
 from bank.config import load_settings
 from bank.resources import make_resources
-from bank.routes import BLUEPRINTS, paths
+from bank.routes import BLUEPRINTS, alerts, api, paths
 from bank.routes.kinds import KINDS
 from bank.sessions import RedisSessions
 
@@ -55,7 +55,10 @@ def create_app(settings: Settings | None = None) -> Flask:
     log.log_requests(app)
     metrics.observe_requests(app)
     security.protect(app)
-    CSRFProtect(app)
+    forms = CSRFProtect(app)
+    # Programs prove themselves with a token, which no browser sends by itself.
+    forms.exempt(api.blueprint)
+    forms.exempt(alerts.blueprint)
     access.use_logins(app)
     errors.register(app)
     for blueprint in BLUEPRINTS:

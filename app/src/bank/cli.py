@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 import click
@@ -165,3 +166,72 @@ def verify_audit(known_head: str | None) -> None:
     if verdict.problem:
         _fail(f"the audit trail is broken: {verdict.problem}; {verdict.rows} rows before that are good.")
     click.echo(f"{verdict.rows} rows, head {verdict.head}")
+
+
+@main.command()
+@click.argument("url")
+@click.option("--customers", type=click.IntRange(2, 256), default=10, show_default=True, help="At the same time.")
+@click.option("--seconds", type=click.FloatRange(1, 3600), default=30, show_default=True, help="Stop after this time.")
+@click.option(
+    "--requests", type=click.IntRange(1, 1_000_000), default=100_000, show_default=True, help="Or after these."
+)
+@click.option("--pause", type=click.FloatRange(0, 60), default=0.5, show_default=True, help="Mean seconds of thinking.")
+@click.option("--via", type=click.Choice(["api", "pages", "both"]), default="both", show_default=True)
+@click.option("--ca", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="CA that signed the site.")
+@click.option("--seed", "seed_number", type=int, default=1, show_default=True, help="Decides who does what.")
+@click.option(
+    "--max-errors", type=click.FloatRange(0, 1), default=0.01, show_default=True, help="Share that is too much."
+)
+@click.option("--yes-this-host", is_flag=True, help="Allow a host outside of loopback and private networks.")
+def load(
+    *,
+    url: str,
+    customers: int,
+    seconds: float,
+    requests: int,
+    pause: float,
+    via: str,
+    ca: Path | None,
+    seed_number: int,
+    max_errors: float,
+    yes_this_host: bool,
+) -> None:
+    """Use the bank at URL as customers of the demonstration data do, and say how fast it answers.
+
+    Money moves between them for good. The password is BANK_DEMO_PASSWORD, of customers that `bank seed` made.
+    """
+    from bank import load as generator
+
+    password = os.environ.get(DEMO_PASSWORD_VARIABLE, "")
+    if not password:
+        _fail(f"set {DEMO_PASSWORD_VARIABLE} to the password of the demonstration users.")
+    plan = generator.Plan(
+        url=url,
+        password=password,
+        customers=customers,
+        seconds=seconds,
+        requests=requests,
+        pause_seconds=pause,
+        api=via != "pages",
+        pages=via != "api",
+        ca_certificate=ca,
+        seed=seed_number,
+    )
+    try:
+        if not yes_this_host:
+            generator.require_private(url)
+        with click.progressbar(length=100, label="load", file=sys.stderr) as bar:
+            done = 0
+
+            def show(sent: int, gone: float) -> None:
+                nonlocal done
+                share = int(100 * max(sent / requests, gone / seconds))
+                bar.update(max(0, min(100, share) - done), sent)
+                done = max(done, share)
+
+            report = generator.run(plan, show)
+    except generator.LoadError as error:
+        _fail(str(error))
+    click.echo(generator.table(report))
+    if not report.total or report.errors > max_errors * report.total:
+        _fail(f"{report.errors} of {report.total} requests failed.")

@@ -107,6 +107,44 @@ class Logging(Section):
     level: Literal["debug", "info", "warning", "error"] = "info"
 
 
+class Limits(Section):
+    """How often the API may be asked, and how long its tokens live."""
+
+    tokens_per_minute: Annotated[int, Field(ge=1)] = 20
+    """Attempts to log in, from one address."""
+    reads_per_minute: Annotated[int, Field(ge=1)] = 600
+    """By one customer."""
+    writes_per_minute: Annotated[int, Field(ge=1)] = 120
+    """By one customer."""
+    alerts_per_minute: Annotated[int, Field(ge=1)] = 120
+    """Notifications of monitoring, from one address."""
+    token_seconds: Annotated[int, Field(ge=60, le=3600)] = 600
+
+    @property
+    def per_minute(self) -> dict[str, int]:
+        """Return each limit by its name."""
+        return {
+            "token": self.tokens_per_minute,
+            "read": self.reads_per_minute,
+            "write": self.writes_per_minute,
+            "alert": self.alerts_per_minute,
+        }
+
+
+class Webhook(Section):
+    """What monitoring proves itself with when it sends alerts."""
+
+    secret: SecretStr = SecretStr("")
+    """Empty: no alerts are taken."""
+
+    @field_validator("secret")
+    @classmethod
+    def _fits_a_header(cls, value: SecretStr) -> SecretStr:
+        if not re.fullmatch(r"(?:[\x21-\x7e]{16,})?", value.get_secret_value(), re.ASCII):
+            raise ValueError("must have at least 16 characters, printable ASCII without blanks")
+        return value
+
+
 class Tracing(Section):
     """Where traces go; with ``backend`` "none" nothing is traced."""
 
@@ -189,6 +227,8 @@ class Settings(BaseSettings):
     tracing: Tracing
     approvals: Approvals
     scheduler: Scheduler
+    limits: Limits
+    webhook: Webhook
 
     @field_validator("secret_key")
     @classmethod

@@ -31,6 +31,7 @@ MAX_ATTEMPTS = 5
 # Serialization failure and deadlock: PostgreSQL rolled the transaction back, so it can run again as a whole.
 RETRYABLE = frozenset({"40001", "40P01"})
 LOCK_NOT_AVAILABLE = "55P03"
+_CHANGE = re.compile(r"\b(INSERT|UPDATE|DELETE)\b", re.ASCII | re.IGNORECASE)
 _TARGET = re.compile(r"\b(?:FROM|INTO|UPDATE)\s+(?:ONLY\s+)?([a-z_][a-z0-9_.]*)", re.ASCII | re.IGNORECASE)
 
 
@@ -109,6 +110,9 @@ def make_engine(settings: Settings, *, statement_ms: int = STATEMENT_MS, lock_ms
 def statement_name(statement: str) -> str:
     """Return a short name for a statement: what it does and to which table."""
     verb = statement.split(None, 1)[0].upper() if statement.strip() else "SQL"
+    if verb == "WITH":
+        changes = _CHANGE.search(statement)
+        verb = changes[1].upper() if changes else "SELECT"
     target = _TARGET.search(statement)
     return f"{verb} {target[1]}" if target else verb
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from flask import Response, render_template
 from flask_babel import lazy_gettext as _
 from flask_wtf.csrf import CSRFError
+from redis.exceptions import RedisError
 from sqlalchemy.exc import InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from werkzeug.exceptions import HTTPException
@@ -99,6 +100,7 @@ def register(app: Flask) -> None:
     @app.errorhandler(OperationalError)
     @app.errorhandler(InterfaceError)
     @app.errorhandler(PoolTimeoutError)
+    @app.errorhandler(RedisError)
     def dependency_down(error: Exception) -> Answer:
         _log_failure("a service that the bank needs did not answer", error)
         return _page(UNAVAILABLE, {"Retry-After": "10"})

@@ -33,6 +33,8 @@ METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS",
 TRANSFER_OUTCOMES = (
     "completed", "waiting", "insufficient_funds", "unknown_recipient", "refused", "conflict", "error",
 )  # fmt: skip
+ALERT_SEVERITIES = ("p1", "p2", "p3", "p4", "other")
+ALERT_STATES = ("firing", "resolved")
 LOGIN_OUTCOMES = ("success", "failure", "error")
 
 REQUEST_SECONDS = Histogram(
@@ -72,6 +74,10 @@ REDIS_SECONDS = Histogram(
 THREADS = Gauge(
     "bank_http_threads_limit", "Requests that can be answered at the same time.", multiprocess_mode="livesum"
 )
+RATE_LIMIT_HITS = Counter("bank_rate_limit_hits_total", "Requests refused because there were too many.", ("limit",))
+ALERTS = Counter(
+    "bank_alert_webhook_received_total", "Alerts that monitoring told the bank about.", ("severity", "status")
+)
 LOG_LINES_DROPPED = Counter("bank_log_lines_dropped_total", "Log lines that could not be written.")
 BUILD_INFO = Gauge(
     "bank_build_info", "Always 1; the labels tell what runs.", ("version", "python"), multiprocess_mode="max"
@@ -81,9 +87,13 @@ BUILD_INFO = Gauge(
 def initialise(*, pool_size: int, threads: int) -> None:
     """Give every series a first value, so that a rate exists before the first event."""
     for outcome in TRANSFER_OUTCOMES:
-        TRANSFERS.labels("transfer", outcome)
+        for kind in ("transfer", "payment"):
+            TRANSFERS.labels(kind, outcome)
     for outcome in LOGIN_OUTCOMES:
         LOGINS.labels(outcome, "password")
+    for severity in ALERT_SEVERITIES:
+        for state in ALERT_STATES:
+            ALERTS.labels(severity, state)
     for result in ("replayed", "conflict"):
         REPLAYS.labels(result)
     BUILD_INFO.labels(__version__, platform.python_version()).set(1)

@@ -63,6 +63,8 @@ def answer(problem: ProblemError) -> Response:
     if problem.errors:
         body["errors"] = list(problem.errors)
     found = Response(json.dumps(body, ensure_ascii=False) + "\n", problem.status, content_type=MEDIA_TYPE)
+    if problem.status == HTTPStatus.UNAUTHORIZED:
+        found.headers["WWW-Authenticate"] = "Bearer"
     found.headers.update(problem.headers)
     return found
 

@@ -1,4 +1,4 @@
-"""What one running application holds: settings, the database engine and the Redis client."""
+"""What one running application holds: settings, the database engine, the Redis client, and what counts and signs."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from redis.retry import Retry
 
 from bank import metrics, tracing
 from bank.database import make_engine
+from bank.services.limits import Limiter
+from bank.services.tokens import Tokens
 
 if TYPE_CHECKING:
     from typing import Any
@@ -40,6 +42,8 @@ class Resources:
     settings: Settings
     engine: Engine
     redis: Redis
+    limiter: Limiter
+    tokens: Tokens
 
 
 def make_redis(settings: Settings) -> Redis:
@@ -69,7 +73,14 @@ def make_redis(settings: Settings) -> Redis:
 
 def make_resources(settings: Settings) -> Resources:
     """Make the resources of one process."""
-    return Resources(settings=settings, engine=make_engine(settings), redis=make_redis(settings))
+    redis = make_redis(settings)
+    return Resources(
+        settings=settings,
+        engine=make_engine(settings),
+        redis=redis,
+        limiter=Limiter(redis, settings.limits.per_minute),
+        tokens=Tokens(redis, settings.secret_key.get_secret_value(), settings.limits.token_seconds),
+    )
 
 
 def resources() -> Resources:

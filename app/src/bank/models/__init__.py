@@ -1,5 +1,6 @@
 """Tables of the bank."""
 
+from bank.models.alerts import Alert
 from bank.models.base import Base
 from bank.models.customers import Beneficiary, Notification, RoleChange, SeenPostings
 from bank.models.holds import Approval, Hold
@@ -10,6 +11,7 @@ from bank.models.users import User
 
 __all__ = [
     "Account",
+    "Alert",
     "Approval",
     "AuditEvent",
     "Balance",

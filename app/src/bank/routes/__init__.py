@@ -1,6 +1,17 @@
 """Pages and interfaces, one blueprint for each subject."""
 
-from bank.routes import accounts, auth, beneficiaries, languages, notifications, operations, security, transfers
+from bank.routes import (
+    accounts,
+    alerts,
+    api,
+    auth,
+    beneficiaries,
+    languages,
+    notifications,
+    operations,
+    security,
+    transfers,
+)
 
 BLUEPRINTS = (
     operations.blueprint,
@@ -11,4 +22,6 @@ BLUEPRINTS = (
     beneficiaries.blueprint,
     notifications.blueprint,
     security.blueprint,
+    api.blueprint,
+    alerts.blueprint,
 )

@@ -9,8 +9,7 @@ from flask_babel import gettext
 from flask_login import current_user
 from werkzeug.wrappers import Response
 
-from bank import i18n, metrics, money, tracing
-from bank.log import logger
+from bank import i18n, money, orders
 from bank.permissions import Permission, requires
 from bank.resources import resources
 from bank.routes.forms import TransferForm
@@ -18,25 +17,6 @@ from bank.services import accounts, beneficiaries, ledger, transfers
 
 blueprint = Blueprint("transfers", __name__)
 Page = str | Response | tuple[str, int]
-
-MESSAGES = {"completed": "transfer completed", "waiting": "transfer waits for approval"}
-
-
-def _log(outcome: str, order: transfers.Order, **more: object) -> None:
-    tracing.label(outcome=outcome)
-    fields = {
-        "event.dataset": "bank.transaction",
-        "event.kind": "event",
-        "event.category": ["process"],
-        "event.type": ["info"],
-        "event.action": "transfer",
-        "event.outcome": "success" if outcome in MESSAGES else "failure",
-        "event.reason": outcome,
-        "user.id": str(order.user_id),
-        "bank.amount_minor": order.amount_minor,
-        "bank.currency": order.currency,
-    }
-    logger.info(MESSAGES.get(outcome, "transfer refused"), **(fields | more))
 
 
 @blueprint.route("/transfer", methods=["GET", "POST"])
@@ -129,21 +109,14 @@ def _amount(form: TransferForm, source: accounts.AccountView | None) -> int | No
 
 
 def _carry_out(order: transfers.Order, form: TransferForm, own: list[accounts.AccountView]) -> Page:
+    found = resources()
     try:
-        with metrics.TRANSFER_SECONDS.time():
-            receipt = transfers.transfer(resources().engine, order, resources().settings.approvals)
+        receipt = orders.carry_out(
+            "transfer", order, lambda: transfers.transfer(found.engine, order, found.settings.approvals)
+        )
     except ledger.LedgerError as error:
-        metrics.TRANSFERS.labels("transfer", error.outcome).inc()
-        if isinstance(error, ledger.KeyReusedError):
-            metrics.REPLAYS.labels("conflict").inc()
-        _log(error.outcome, order)
         return _refused(error, form, own)
-    except Exception:
-        metrics.TRANSFERS.labels("transfer", "error").inc()
-        raise
-    if receipt.replayed:
-        metrics.REPLAYS.labels("replayed").inc()
-    else:
+    if not receipt.replayed:
         _tell(order, receipt)
     return redirect(url_for("accounts.detail", account_id=order.from_account), 303)
 
@@ -151,19 +124,13 @@ def _carry_out(order: transfers.Order, form: TransferForm, own: list[accounts.Ac
 def _tell(order: transfers.Order, receipt: ledger.Receipt) -> None:
     amount = i18n.amount(order.amount_minor, order.currency)
     if receipt.approval_id:
-        metrics.TRANSFERS.labels("transfer", "waiting").inc()
-        _log("waiting", order, **{"bank.approval.id": str(receipt.approval_id)})
         told = gettext(
             "%(amount)s waiting for approval. The amount is reserved until the bank has checked the transfer.",
             amount=amount,
         )
         flash(told, "info")
-        return
-    metrics.TRANSFERS.labels("transfer", "completed").inc()
-    metrics.TRANSFERRED.labels(order.currency).inc(order.amount_minor)
-    tracing.label(transfer_id=str(receipt.entry_id))
-    _log("completed", order, **{"bank.transfer.id": str(receipt.entry_id)})
-    flash(gettext("%(amount)s sent.", amount=amount), "success")
+    else:
+        flash(gettext("%(amount)s sent.", amount=amount), "success")
 
 
 def _refused(error: ledger.LedgerError, form: TransferForm, own: list[accounts.AccountView]) -> Page:

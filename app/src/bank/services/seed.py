@@ -79,7 +79,8 @@ class SeedResult:
     passwords_changed: int
 
 
-def _email(index: int) -> str:
+def demo_email(index: int) -> str:
+    """Return the email of the customer with this number, counted from 1."""
     return f"customer{index:05d}@demo.local"
 
 
@@ -185,7 +186,7 @@ def seed(engine: Engine, *, customers: int, seed_number: int, password: str) -> 
         raise ValueError(f"the demonstration password must have at least {MIN_PASSWORD} characters")
     now = datetime.now(UTC)
     wanted: list[tuple[str, str | None, str]] = list(DEMO_PEOPLE)
-    wanted += [(_email(index), None, "customer") for index in range(1, customers + 1)]
+    wanted += [(demo_email(index), None, "customer") for index in range(1, customers + 1)]
     with engine.connect() as connection:
         settlement = connection.execute(
             select(Account.id).where(Account.kind == "internal", Account.currency == CURRENCY)

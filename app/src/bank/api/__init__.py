@@ -1,0 +1,1 @@
+"""What the interfaces for programs share: operations that describe themselves, and their OpenAPI document."""
