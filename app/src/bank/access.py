@@ -95,4 +95,4 @@ def use_logins(app: Flask) -> None:
 def start_page() -> str:
     """Return the address of the page that a person should see first; a stranger is asked to log in there."""
     is_staff = current_user.is_authenticated and not current_user.may(permissions.Permission.OWN_ACCOUNTS)
-    return url_for("security.overview" if is_staff else "accounts.overview")
+    return url_for("staff.home" if is_staff else "accounts.overview")

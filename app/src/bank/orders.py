@@ -33,7 +33,7 @@ def carry_out(kind: str, order: Order, work: Callable[[], ledger.Receipt]) -> le
     """Run ``work`` for an order and record how it ended.
 
     Args:
-        kind: ``transfer`` or ``payment``.
+        kind: ``transfer``, ``payment``, ``deposit``, ``withdrawal`` or ``reversal``.
         order: What is ordered.
         work: Carries it out.
 

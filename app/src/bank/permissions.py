@@ -61,6 +61,8 @@ class Permission(StrEnum):
     """Freezing and releasing accounts."""
     USERS_MANAGE = "users-manage"
     """Disabling people, changing roles, removing a lost second factor."""
+    ROLES_DECIDE = "roles-decide"
+    """Agreeing to a change of role that somebody else asked for."""
     AUDIT_READ = "audit-read"
     """Reading the audit trail."""
     LEDGER_READ = "ledger-read"
@@ -77,14 +79,14 @@ GRANTS: dict[Role, frozenset[Permission]] = {
     ),
     Role.SUPERVISOR: frozenset(
         {P.OWN_SECURITY, P.STAFF_HOME, P.CUSTOMERS_READ, P.REVERSAL_ASK, P.APPROVALS_READ, P.APPROVALS_DECIDE,
-         P.SIGN_UPS_DECIDE, P.ALERTS_READ}
+         P.SIGN_UPS_DECIDE, P.ROLES_DECIDE, P.ALERTS_READ}
     ),
     Role.AUDITOR: frozenset(
         {P.OWN_SECURITY, P.STAFF_HOME, P.CUSTOMERS_READ, P.APPROVALS_READ, P.AUDIT_READ, P.LEDGER_READ, P.ALERTS_READ}
     ),
     Role.ADMIN: frozenset(
         {P.OWN_SECURITY, P.STAFF_HOME, P.CUSTOMERS_READ, P.SIGN_UPS_DECIDE, P.ACCOUNTS_FREEZE, P.USERS_MANAGE,
-         P.ALERTS_READ}
+         P.ROLES_DECIDE, P.ALERTS_READ}
     ),
 }  # fmt: skip
 

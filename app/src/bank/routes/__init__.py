@@ -4,12 +4,16 @@ from bank.routes import (
     accounts,
     alerts,
     api,
+    audit,
     auth,
     beneficiaries,
+    counter,
+    decisions,
     languages,
     notifications,
     operations,
     security,
+    staff,
     transfers,
 )
 
@@ -24,4 +28,8 @@ BLUEPRINTS = (
     security.blueprint,
     api.blueprint,
     alerts.blueprint,
+    staff.blueprint,
+    counter.blueprint,
+    decisions.blueprint,
+    audit.blueprint,
 )

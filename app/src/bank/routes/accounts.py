@@ -10,11 +10,10 @@ from flask import Blueprint, abort, redirect, render_template, request
 from flask_babel import gettext
 from flask_login import current_user
 
-from bank import i18n, money
 from bank.access import start_page
 from bank.permissions import Permission, public, requires
 from bank.resources import resources
-from bank.routes import positions
+from bank.routes import amounts, positions
 from bank.routes.forms import SearchForm
 from bank.routes.kinds import KINDS
 from bank.services import accounts
@@ -68,21 +67,14 @@ def _search(currency: str) -> tuple[SearchForm, accounts.Search | None]:
     form.kind.choices = [("", gettext("Any")), *KINDS.items()]
     form.kind.data = form.kind.data or ""
     valid = form.validate()
-    limits: dict[str, int | None] = {}
-    for field in (form.least, form.most):
-        if field.data and not field.errors:
-            try:
-                limits[field.name] = i18n.parse_amount(field.data, currency)
-            except money.AmountError as error:
-                field.errors = [i18n.explain(error)]
-                valid = False
-    if not valid:
+    least, most = (amounts.read(field, currency) if field.data else None for field in (form.least, form.most))
+    if not valid or form.least.errors or form.most.errors:
         return form, None
     return form, accounts.Search(
         text=(form.text.data or "").strip(),
         kind=form.kind.data,
-        least_minor=limits.get("least"),
-        most_minor=limits.get("most"),
+        least_minor=least,
+        most_minor=most,
         since=form.since.data,
         until=form.until.data,
     )

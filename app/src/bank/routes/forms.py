@@ -20,7 +20,12 @@ if TYPE_CHECKING:
     from wtforms import Field
 
 
-def _printable(_form: FlaskForm, field: Field) -> None:
+def printable(_form: FlaskForm, field: Field) -> None:
+    """Refuse control characters, which no person types.
+
+    Raises:
+        ValidationError: There is one.
+    """
     if field.data and not field.data.isprintable():
         raise ValidationError(gettext("Use letters, digits and punctuation only."))
 
@@ -44,17 +49,17 @@ class LoginForm(FlaskForm):  # type: ignore[misc]
 class TransferForm(FlaskForm):  # type: ignore[misc]
     """A transfer. The hidden key makes it safe to send the form twice."""
 
-    key = HiddenField(validators=[DataRequired(_("Reload the page.")), Length(max=MAX_KEY), _printable])
+    key = HiddenField(validators=[DataRequired(_("Reload the page.")), Length(max=MAX_KEY), printable])
     from_account = SelectField(_("From"), validators=[DataRequired(_("Choose an account to pay from."))], coerce=str)
     to_number = StringField(_("To IBAN"), validators=[DataRequired(_("Enter an IBAN.")), _account_number])
     amount = StringField(_("Amount"), validators=[DataRequired(_("Enter an amount.")), Length(max=32)])
-    reference = StringField(_("Reference"), validators=[Length(max=MAX_REFERENCE), _printable])
+    reference = StringField(_("Reference"), validators=[Length(max=MAX_REFERENCE), printable])
 
 
 class BeneficiaryForm(FlaskForm):  # type: ignore[misc]
     """A new beneficiary."""
 
-    name = StringField(_("Name"), validators=[DataRequired(_("Enter a name.")), Length(max=MAX_NAME), _printable])
+    name = StringField(_("Name"), validators=[DataRequired(_("Enter a name.")), Length(max=MAX_NAME), printable])
     number = StringField("IBAN", validators=[DataRequired(_("Enter an IBAN.")), _account_number])
 
 
@@ -66,7 +71,7 @@ class SearchForm(FlaskForm):  # type: ignore[misc]
 
         csrf = False
 
-    text = StringField(_("Name, reference or number"), validators=[Length(max=MAX_REFERENCE), _printable])
+    text = StringField(_("Name, reference or number"), validators=[Length(max=MAX_REFERENCE), printable])
     kind = SelectField(_("Kind"), validate_choice=True)
     least = StringField(_("From amount"), validators=[Length(max=32)])
     most = StringField(_("To amount"), validators=[Length(max=32)])

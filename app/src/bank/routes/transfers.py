@@ -9,9 +9,10 @@ from flask_babel import gettext
 from flask_login import current_user
 from werkzeug.wrappers import Response
 
-from bank import i18n, money, orders
+from bank import i18n, orders
 from bank.permissions import Permission, requires
 from bank.resources import resources
+from bank.routes import amounts, refusals
 from bank.routes.forms import TransferForm
 from bank.services import accounts, beneficiaries, ledger, transfers
 
@@ -83,7 +84,7 @@ def _order(form: TransferForm, own: list[accounts.AccountView]) -> transfers.Ord
     if form.from_account.data and source is None:
         abort(404)  # somebody else's account, or none
     is_complete = form.validate()
-    amount = _amount(form, source)
+    amount = amounts.read(form.amount, source.currency) if source else None
     if not is_complete or source is None or amount is None:
         return None
     return transfers.Order(
@@ -95,17 +96,6 @@ def _order(form: TransferForm, own: list[accounts.AccountView]) -> transfers.Ord
         currency=source.currency,
         reference=(form.reference.data or "").strip(),
     )
-
-
-def _amount(form: TransferForm, source: accounts.AccountView | None) -> int | None:
-    """Return the amount in minor units, or None with the reason beside the field."""
-    if source is None or form.amount.errors:
-        return None
-    try:
-        return i18n.parse_amount(form.amount.data, source.currency)
-    except money.AmountError as error:
-        form.amount.errors = [i18n.explain(error)]
-        return None
 
 
 def _carry_out(order: transfers.Order, form: TransferForm, own: list[accounts.AccountView]) -> Page:
@@ -135,28 +125,21 @@ def _tell(order: transfers.Order, receipt: ledger.Receipt) -> None:
 
 def _refused(error: ledger.LedgerError, form: TransferForm, own: list[accounts.AccountView]) -> Page:
     status = 422
+    field = None
     match error:
         case ledger.InsufficientFundsError():
-            form.amount.errors = [gettext("There is not enough money in this account.")]
+            field = form.amount
         case ledger.AccountFrozenError():
-            form.from_account.errors = [gettext("This account is frozen. Ask the bank.")]
-        case ledger.UnknownRecipientError():
-            form.to_number.errors = [gettext("There is no account with this IBAN.")]
-        case ledger.SameAccountError():
-            form.to_number.errors = [gettext("Choose another account than the one you pay from.")]
-        case ledger.CurrencyMismatchError():
-            form.to_number.errors = [gettext("This account is kept in another currency.")]
+            field = form.from_account
+        case ledger.UnknownRecipientError() | ledger.SameAccountError() | ledger.CurrencyMismatchError():
+            field = form.to_number
         case ledger.KeyReusedError():
             status = 409
             form.key.data = str(uuid.uuid4())
-            form.form_errors = [
-                gettext(
-                    "This form had already been used for another transfer. Check your history before you send it again."
-                )
-            ]
         case ledger.BusyError():
             status = 503
-            form.form_errors = [gettext("The account is busy. Nothing was sent; try again in a moment.")]
-        case _:
-            form.form_errors = [gettext("This transfer is not possible.")]
+    if field is None:
+        form.form_errors = [refusals.explain(error)]
+    else:
+        field.errors = [refusals.explain(error)]
     return _show(form, own), status

@@ -165,6 +165,15 @@ _TEXT = """(
     OR (:number <> '' AND strpos(named.other_number, :number) > 0))"""
 
 
+def movement(engine: Engine, account_id: uuid.UUID, entry_id: uuid.UUID) -> Movement | None:
+    """Return the line that an entry makes in an account's history."""
+    query = text(_HISTORY.format(conditions="\n   AND p.entry_id = :entry_id"))
+    everything = {"before": 2**63 - 1, "floor": 1, "length": 1}
+    with engine.connect() as connection:
+        row = connection.execute(query, everything | {"account_id": account_id, "entry_id": entry_id}).one_or_none()
+    return Movement(*row) if row else None
+
+
 def history(
     engine: Engine,
     account_id: uuid.UUID,

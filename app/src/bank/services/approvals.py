@@ -14,7 +14,8 @@ from sqlalchemy import func, insert, literal, select, update
 from sqlalchemy.orm import aliased
 
 from bank.models import Account, Approval, User
-from bank.services import holds, ledger
+from bank.services import holds, ledger, notifications
+from bank.services.notifications import Kind
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 
 # Money that comes in needs no second person.
 KINDS = frozenset({"transfer", "payment", "withdrawal", "reversal"})
+# Of these, what customers ask for themselves.
+CUSTOMERS_KINDS = frozenset({"transfer", "payment"})
 MAX_REASON = 500
 
 
@@ -174,6 +177,7 @@ def approve(engine: Engine, approval_id: uuid.UUID, by: uuid.UUID) -> ledger.Rec
         holds.release(connection, row.hold_id, "posted", entry_id=entry_id, posted_minor=row.amount_minor)
         ledger.book(connection, entry_id, movement, debit.id, credit.id)
         _decide(connection, approval_id, status="approved", decided_by=by, entry_id=entry_id)
+        _tell(connection, row, Kind.TRANSFER_APPROVED)
         return ledger.Receipt(entry_id, approval_id=approval_id)
 
     return ledger.in_transaction(engine, work)
@@ -192,6 +196,7 @@ def reject(engine: Engine, approval_id: uuid.UUID, by: uuid.UUID, reason: str = 
         row = _undecided(connection, approval_id, by)
         holds.release(connection, row.hold_id, "voided")
         _decide(connection, approval_id, status="rejected", decided_by=by, reason=reason[:MAX_REASON])
+        _tell(connection, row, Kind.TRANSFER_REJECTED)
 
     ledger.in_transaction(engine, work)
 
@@ -251,6 +256,12 @@ def _undecided(connection: Connection, approval_id: uuid.UUID, by: uuid.UUID) ->
     if by == row.created_by or by in connection.execute(owners).scalars().all():
         raise OwnApprovalError
     return row
+
+
+def _tell(connection: Connection, row: Row[*tuple[object, ...]], kind: Kind) -> None:
+    """Tell the customer who asked for a movement; staff see the queue."""
+    if row.kind in CUSTOMERS_KINDS:
+        notifications.tell(connection, row.created_by, kind, amount_minor=row.amount_minor, currency=row.currency)
 
 
 def _decide(connection: Connection, approval_id: uuid.UUID, **values: object) -> None:
