@@ -120,7 +120,10 @@ def test_search_reads_a_range_of_the_index_only(engine, payer, write):
         connection.execute(text("SET LOCAL enable_seqscan = off"))
         plan = "\n".join(
             connection.execute(
-                text("EXPLAIN " + accounts._HISTORY.format(conditions=" AND " + accounts._TEXT)),
+                text(
+                    "EXPLAIN "
+                    + accounts.MOVEMENTS.format(conditions=accounts._WINDOW.format(more=f" AND {accounts._TEXT}"))
+                ),
                 {"account_id": payer.account, "before": 9, "floor": 1, "length": 9, "text": "x", "number": "X"},
             ).scalars()
         )

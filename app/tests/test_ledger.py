@@ -8,7 +8,7 @@ import pytest
 from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
-from sqlalchemy import text
+from sqlalchemy import event, text
 from sqlalchemy.exc import DBAPIError
 
 from bank import metrics
@@ -227,6 +227,21 @@ def _try(engine, what):
         transfers.transfer(engine, what)
     except (ledger.InsufficientFundsError, ledger.SameAccountError):
         pass
+
+
+def test_transfer_costs_two_statements(engine, make_customer):
+    payer, payee = make_customer(1_000), make_customer()
+    statements = []
+
+    def note(_connection, _cursor, statement, *_):
+        statements.append(statement.split()[0])
+
+    event.listen(engine, "before_cursor_execute", note)
+    try:
+        transfers.transfer(engine, order(payer, payee, 100))
+    finally:
+        event.remove(engine, "before_cursor_execute", note)
+    assert statements == ["WITH", "WITH"]
 
 
 def test_same_key_moves_money_once(engine, make_customer, balance_of):

@@ -10,7 +10,19 @@ from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
 from bank.config import Approvals
-from bank.services import accounts, approvals, cash, holds, ledger, overdrafts, payments, reversals, transfers
+from bank.services import (
+    accounts,
+    approvals,
+    audit,
+    cash,
+    holds,
+    ledger,
+    notifications,
+    overdrafts,
+    payments,
+    reversals,
+    transfers,
+)
 
 GERMAN = "DE89 3704 0044 0532 0130 00"
 SMALL = Approvals(limit_minor=100)
@@ -222,18 +234,19 @@ def test_100_withdrawals_at_once_of_a_tenth_give_ten(engine, make_customer, staf
     assert money(engine, customer) == (0, 0, 0)
 
 
-def test_overdraft_limit(engine, make_customer, hold_on):
+def test_overdraft_limit(engine, make_customer, hold_on, boss):
+    boss_origin = audit.Origin(boss.id, "192.0.2.1", "request")
     payer, payee = make_customer(100), make_customer()
-    overdrafts.set_limit(engine, payer.account, 500)
+    overdrafts.set_limit(engine, payer.account, 500, boss_origin)
     transfers.transfer(engine, order(payer, payee, 400))
     hold_on(payer, 200)
     assert money(engine, payer) == (-300, 200, 0)
     with pytest.raises(overdrafts.LimitInUseError):
-        overdrafts.set_limit(engine, payer.account, 499)
+        overdrafts.set_limit(engine, payer.account, 499, boss_origin)
     with pytest.raises(ledger.AccountNotFoundError):
-        overdrafts.set_limit(engine, ledger.SETTLEMENT["EUR"], 1)
+        overdrafts.set_limit(engine, ledger.SETTLEMENT["EUR"], 1, boss_origin)
     with pytest.raises(ledger.LedgerError):
-        overdrafts.set_limit(engine, payer.account, -1)
+        overdrafts.set_limit(engine, payer.account, -1, boss_origin)
 
 
 # Payments
@@ -388,6 +401,8 @@ def test_nobody_decides_alone_or_about_their_own_money(engine, make_customer, st
         )
     approvals.reject(engine, by_customer, boss.id, "unusual")
     approvals.approve(engine, at_counter, boss.id)
+    told = [news.kind for news in notifications.latest(engine, customer.id)[0]]
+    assert told.count(notifications.Kind.TRANSFER_REJECTED) == 1
     assert money(engine, customer) == (9_500, 0, 9_500)
     for approval_id in (by_customer, at_counter):
         for decide in (approvals.approve, approvals.reject):
@@ -445,6 +460,25 @@ def test_approval_ends_by_itself(engine, owner, make_customer, boss):
     with ThreadPoolExecutor(4) as pool:
         assert sum(pool.map(lambda _: approvals.expire_due(engine), range(4))) == 1
     assert money(engine, payer) == (1_000, 0, 1_000)
+
+
+def test_decisions_corrections_and_limits_are_in_the_audit_trail(engine, make_customer, staff, boss):
+    payer, payee = make_customer(1_000), make_customer()
+    entry_id = transfers.transfer(engine, order(payer, payee, 100)).entry_id
+    for key in ("trail", "trail"):
+        reverse(engine, entry_id, staff, key=key)
+    large = transfers.transfer(engine, order(payer, payee, 300), SMALL).approval_id
+    approvals.reject(engine, large, boss.id, "unusual")
+    overdrafts.set_limit(engine, payer.account, 7, audit.Origin(boss.id))
+
+    def trail(kind, object_id):
+        found = audit.read(engine, audit.Filter(object_type=kind, object_id=str(object_id))).events
+        return [(event.action, event.actor_id, event.after) for event in found]
+
+    [(action, actor, after)] = trail("entry", entry_id)
+    assert (action, actor, after["amount_minor"]) == ("reversal", staff.id, 100)
+    assert trail("approval", large) == [("approval-rejected", boss.id, {"status": "rejected", "reason": "unusual"})]
+    assert trail("account", payer.account) == [("overdraft-limit", boss.id, {"limit_minor": 7})]
 
 
 def test_limits_by_currency():

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
@@ -14,6 +16,8 @@ from bank import __version__, tracing
 from bank.config import ConfigError, load_settings, unreadable_files
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from bank.config import Settings
 
 MIGRATION_LOCK_MS = 60_000
@@ -126,7 +130,7 @@ def reconcile() -> None:
     from bank.database import make_engine
     from bank.services import reconcile as reconciling
 
-    engine = make_engine(settings, statement_ms=0)
+    engine = make_engine(settings)
     try:
         result = reconciling.reconcile(engine)
     except SQLAlchemyError as error:
@@ -235,3 +239,56 @@ def load(
     click.echo(generator.table(report))
     if not report.total or report.errors > max_errors * report.total:
         _fail(f"{report.errors} of {report.total} requests failed.")
+
+
+@main.command("run-due")
+@click.option(
+    "--date",
+    "day",
+    type=click.DateTime(["%Y-%m-%d"]),
+    help="Do what is due up to this day of the past; today by default.",
+)
+def run_due(day: datetime | None) -> None:
+    """Do once what the scheduler does: pay standing orders and interest, end holds and approvals that are over."""
+    settings = _settings()
+    from bank.database import make_engine
+    from bank.services import scheduler, standing_orders
+
+    engine = make_engine(settings)
+    try:
+        today = standing_orders.today(engine)
+        chosen = day.date() if day else today
+        if chosen > today:
+            _fail(f"{chosen} is not over yet: today is {today} by the database's clock.")
+        done = scheduler.run_due(engine, settings, chosen)
+    except SQLAlchemyError as error:
+        _fail(f"not everything was done: {_explain(error, settings)}")
+    finally:
+        engine.dispose()
+    counted = ", ".join(f"{done.count(outcome)} {outcome}" for outcome in ("paid", "waiting", "failed"))
+    click.echo(
+        f"standing orders: {counted}; interest: {done.interest_paid} accounts; "
+        f"ended: {done.holds_expired} holds, {done.approvals_expired} approvals"
+    )
+
+
+@main.command()
+def scheduler() -> None:
+    """Work by the clock until SIGTERM; any number of instances may run, and each piece of work is done once."""
+    settings = _settings()
+    from bank import log
+    from bank.database import make_engine
+    from bank.services import scheduler as scheduling
+
+    try:
+        log.configure(settings)
+    except OSError as error:
+        _fail(f"logging.path names {settings.logging.path}, which cannot be written: {error.strerror}.")
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    engine = make_engine(settings)
+    try:
+        scheduling.run_forever(engine, settings, stop)
+    finally:
+        engine.dispose()

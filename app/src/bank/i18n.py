@@ -35,6 +35,7 @@ CATALOGUES = Path(__file__).parent / "translations"
 # Day before month in every language that the bank speaks.
 DATE = "d MMM y"
 MOMENT = "d MMM y, HH:mm"
+MONTH = "MMMM y"
 
 
 def catalogue_path(language: str) -> Path:
@@ -107,6 +108,11 @@ def day(moment: date | datetime) -> str:
     return format_date(moment, DATE, locale=language())
 
 
+def month(first: date) -> str:
+    """Write a month with its year."""
+    return format_date(first, MONTH, locale=language())
+
+
 def moment(when: datetime) -> str:
     """Write a moment in UTC."""
     return format_datetime(when, MOMENT, locale=language())
@@ -123,5 +129,5 @@ def use(app: Flask) -> None:
     babel.domain_instance = _Catalogues()
     for code in LANGUAGES:
         catalogue(code)
-    app.jinja_env.filters.update(number=number, money=amount, day=day, moment=moment)
+    app.jinja_env.filters.update(number=number, money=amount, day=day, month=month, moment=moment)
     app.jinja_env.globals.update(language=language, languages=LANGUAGES)

@@ -6,6 +6,7 @@ Every page that is reached is checked with axe, at desk and phone width, and lea
 import re
 import shutil
 import threading
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -178,6 +179,33 @@ def test_customer_searches_and_keeps_beneficiaries(visit, make_customer):
     robin.look("notifications")
     robin.press("Mark all as read")
     expect(page.get_by_role("button", name="Mark all as read")).to_have_count(0)
+
+
+def test_customer_keeps_a_standing_order_and_gets_statements(visit, make_customer):
+    friend = make_customer(name="Frida Friend")
+    robin = visit(locale="en-GB")
+    page = robin.page
+    robin.log_in("user@demo.local")
+    page.goto("/transfer")
+    page.get_by_role("main").get_by_role("link", name="Standing orders").click()
+    page.get_by_role("link", name="New standing order").click()
+    robin.press("Save")
+    robin.look("standing-order-refused")
+    page.get_by_label("From").select_option(index=0)
+    page.get_by_label("To IBAN").fill(friend.number)
+    page.get_by_label("Amount").fill("12.50")
+    page.get_by_label("How often").select_option("Every week")
+    page.get_by_label("First payment").fill(f"{datetime.now(UTC) + timedelta(days=3):%Y-%m-%d}")
+    robin.press("Save")
+    expect(page.get_by_role("status")).to_contain_text("Standing order saved")
+    robin.look("standing-orders")
+    page.get_by_role("main").get_by_role("button", name=re.compile("Cancel")).click()
+    expect(page.get_by_role("main")).to_contain_text("Cancelled")
+    page.goto("/accounts")
+    page.get_by_role("link", name=re.compile("Everyday account")).first.click()
+    with page.expect_download() as download:
+        page.get_by_role("link", name=re.compile("^PDF")).first.click()
+    assert download.value.suggested_filename.startswith("statement-")
 
 
 def test_language_follows_the_browser_until_one_is_chosen(visit):

@@ -14,6 +14,8 @@ from bank.routes import (
     operations,
     security,
     staff,
+    standing_orders,
+    statements,
     transfers,
 )
 
@@ -25,6 +27,8 @@ BLUEPRINTS = (
     transfers.blueprint,
     beneficiaries.blueprint,
     notifications.blueprint,
+    standing_orders.blueprint,
+    statements.blueprint,
     security.blueprint,
     api.blueprint,
     alerts.blueprint,

@@ -16,7 +16,7 @@ from bank.resources import resources
 from bank.routes import amounts, positions
 from bank.routes.forms import SearchForm
 from bank.routes.kinds import KINDS
-from bank.services import accounts
+from bank.services import accounts, statements
 
 if TYPE_CHECKING:
     from werkzeug.wrappers import Response
@@ -58,7 +58,15 @@ def detail(account_id: uuid.UUID) -> str | tuple[str, int]:
         return render_template("account.html", account=account, page=accounts.Page([], None), form=form, asked={}), 400
     page = accounts.history(engine, account.id, before, search=search)
     asked = {field.name: request.args[field.name] for field in form if request.args.get(field.name)}
-    return render_template("account.html", account=account, page=page, form=form, asked=asked, first=before is None)
+    return render_template(
+        "account.html",
+        account=account,
+        page=page,
+        form=form,
+        asked=asked,
+        first=before is None,
+        months=statements.months(engine, account.id),
+    )
 
 
 def _search(currency: str) -> tuple[SearchForm, accounts.Search | None]:

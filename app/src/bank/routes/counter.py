@@ -148,6 +148,7 @@ def reverse(account_id: uuid.UUID, entry_id: uuid.UUID) -> Page:
                 key=form.key.data,
                 reference=form.reason.data.strip(),
                 policy=resources().settings.approvals,
+                origin=origin(),
             ),
         )
     except ledger.LedgerError as error:

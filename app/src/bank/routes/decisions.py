@@ -37,7 +37,7 @@ def queue() -> str:
 def approve(approval_id: uuid.UUID) -> Response:
     """Carry out a movement that somebody else asked for."""
     try:
-        approvals.approve(resources().engine, approval_id, current_user.id)
+        approvals.approve(resources().engine, approval_id, current_user.id, origin())
     except ledger.LedgerError as error:
         return _refused(error, "approve")
     _log("approve", "success")
@@ -53,7 +53,7 @@ def reject(approval_id: uuid.UUID) -> Response:
     if len(reason) > MAX_REASON or not reason.isprintable():
         abort(400)
     try:
-        approvals.reject(resources().engine, approval_id, current_user.id, reason)
+        approvals.reject(resources().engine, approval_id, current_user.id, reason, origin())
     except ledger.LedgerError as error:
         return _refused(error, "reject")
     _log("reject", "success")

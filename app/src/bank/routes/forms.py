@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from flask_babel import gettext
 from flask_babel import lazy_gettext as _
 from flask_wtf import FlaskForm
-from wtforms import DateField, HiddenField, PasswordField, SelectField, StringField
+from wtforms import DateField, HiddenField, PasswordField, SelectChoice, SelectField, StringField
 from wtforms.validators import DataRequired, Length, Optional, ValidationError
 
 from bank import account_numbers
@@ -46,8 +46,8 @@ class LoginForm(FlaskForm):  # type: ignore[misc]
     )
 
 
-class TransferForm(FlaskForm):  # type: ignore[misc]
-    """A transfer. The hidden key makes it safe to send the form twice."""
+class OrderForm(FlaskForm):  # type: ignore[misc]
+    """What every order to move money asks for. The hidden key makes it safe to send the form twice."""
 
     key = HiddenField(validators=[DataRequired(_("Reload the page.")), Length(max=MAX_KEY), printable])
     from_account = SelectField(_("From"), validators=[DataRequired(_("Choose an account to pay from."))], coerce=str)
@@ -77,3 +77,17 @@ class SearchForm(FlaskForm):  # type: ignore[misc]
     most = StringField(_("To amount"), validators=[Length(max=32)])
     since = DateField(_("From date"), validators=[Optional()])
     until = DateField(_("To date"), validators=[Optional()])
+
+
+class TransferForm(OrderForm):
+    """A transfer."""
+
+
+class StandingOrderForm(OrderForm):
+    """A transfer that repeats."""
+
+    frequency = SelectField(
+        _("How often"), choices=[SelectChoice("monthly", _("Every month")), SelectChoice("weekly", _("Every week"))]
+    )
+    first_date = DateField(_("First payment"), validators=[DataRequired(_("Choose a date."))])
+    last_date = DateField(_("Last payment"), validators=[Optional()])

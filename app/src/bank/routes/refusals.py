@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import uuid
+from typing import TYPE_CHECKING
+
 from flask_babel import lazy_gettext as _
 
 from bank.services import approvals, ledger, reversals
 
+if TYPE_CHECKING:
+    from bank.routes.forms import OrderForm
+
+UNPROCESSABLE, CONFLICT, UNAVAILABLE = 422, 409, 503
 TEXTS = {
     ledger.InsufficientFundsError: _("There is not enough money in this account."),
     ledger.AccountFrozenError: _("This account is frozen. Ask the bank."),
@@ -27,3 +34,25 @@ TEXTS = {
 def explain(error: ledger.LedgerError) -> str:
     """Return the reason in the person's language."""
     return str(TEXTS.get(type(error), _("This is not possible.")))
+
+
+def beside(error: ledger.LedgerError, form: OrderForm) -> int:
+    """Put the reason beside the field of a form that it concerns, and return the status of the answer."""
+    status, field = UNPROCESSABLE, None
+    match error:
+        case ledger.InsufficientFundsError():
+            field = form.amount
+        case ledger.AccountFrozenError():
+            field = form.from_account
+        case ledger.UnknownRecipientError() | ledger.SameAccountError() | ledger.CurrencyMismatchError():
+            field = form.to_number
+        case ledger.KeyReusedError():
+            status = CONFLICT
+            form.key.data = str(uuid.uuid4())
+        case ledger.BusyError():
+            status = UNAVAILABLE
+    if field is None:
+        form.form_errors = [explain(error)]
+    else:
+        field.errors = [explain(error)]
+    return status

@@ -50,7 +50,8 @@ def review() -> Page:
     try:
         preview = transfers.preview(resources().engine, order, resources().settings.approvals)
     except ledger.LedgerError as error:
-        return _refused(error, form, own)
+        status = refusals.beside(error, form)
+        return _show(form, own), status
     names = {item.number: item.name for item in _saved()} | {account.number: account.name for account in own}
     source = next(account for account in own if account.id == order.from_account)
     return render_template(
@@ -105,7 +106,8 @@ def _carry_out(order: transfers.Order, form: TransferForm, own: list[accounts.Ac
             "transfer", order, lambda: transfers.transfer(found.engine, order, found.settings.approvals)
         )
     except ledger.LedgerError as error:
-        return _refused(error, form, own)
+        status = refusals.beside(error, form)
+        return _show(form, own), status
     if not receipt.replayed:
         _tell(order, receipt)
     return redirect(url_for("accounts.detail", account_id=order.from_account), 303)
@@ -121,25 +123,3 @@ def _tell(order: transfers.Order, receipt: ledger.Receipt) -> None:
         flash(told, "info")
     else:
         flash(gettext("%(amount)s sent.", amount=amount), "success")
-
-
-def _refused(error: ledger.LedgerError, form: TransferForm, own: list[accounts.AccountView]) -> Page:
-    status = 422
-    field = None
-    match error:
-        case ledger.InsufficientFundsError():
-            field = form.amount
-        case ledger.AccountFrozenError():
-            field = form.from_account
-        case ledger.UnknownRecipientError() | ledger.SameAccountError() | ledger.CurrencyMismatchError():
-            field = form.to_number
-        case ledger.KeyReusedError():
-            status = 409
-            form.key.data = str(uuid.uuid4())
-        case ledger.BusyError():
-            status = 503
-    if field is None:
-        form.form_errors = [refusals.explain(error)]
-    else:
-        field.errors = [refusals.explain(error)]
-    return _show(form, own), status

@@ -139,8 +139,8 @@ def get(engine: Engine, owner_id: uuid.UUID, account_id: uuid.UUID) -> AccountVi
     return AccountView(*row) if row else None
 
 
-# An account's versions have no gaps, so a window of them is a range of the index, however long the history is.
-_HISTORY = """
+# One account's movements; whoever uses it adds conditions and an order.
+MOVEMENTS = """
 SELECT p.version, e.id, e.kind, e.booked_at, p.amount_minor, p.balance_after_minor, e.reference,
        named.other_name, named.other_number
   FROM postings p
@@ -156,10 +156,10 @@ SELECT p.version, e.id, e.kind, e.booked_at, p.amount_minor, p.balance_after_min
                         '') AS other_name,
                CASE WHEN other.kind <> 'internal' THEN other.number
                     ELSE nullif(e.counterparty_number, '') END AS other_number) named
- WHERE p.account_id = :account_id AND p.version < :before AND p.version >= :floor{conditions}
- ORDER BY p.version DESC
- LIMIT :length
+ WHERE p.account_id = :account_id AND {conditions}
 """
+# An account's versions have no gaps, so a window of them is a range of the index, however long the history is.
+_WINDOW = "p.version < :before AND p.version >= :floor{more} ORDER BY p.version DESC LIMIT :length"
 _TEXT = """(
     strpos(lower(e.reference), :text) > 0 OR strpos(lower(named.other_name), :text) > 0
     OR (:number <> '' AND strpos(named.other_number, :number) > 0))"""
@@ -167,10 +167,9 @@ _TEXT = """(
 
 def movement(engine: Engine, account_id: uuid.UUID, entry_id: uuid.UUID) -> Movement | None:
     """Return the line that an entry makes in an account's history."""
-    query = text(_HISTORY.format(conditions="\n   AND p.entry_id = :entry_id"))
-    everything = {"before": 2**63 - 1, "floor": 1, "length": 1}
+    query = text(MOVEMENTS.format(conditions="p.entry_id = :entry_id"))
     with engine.connect() as connection:
-        row = connection.execute(query, everything | {"account_id": account_id, "entry_id": entry_id}).one_or_none()
+        row = connection.execute(query, {"account_id": account_id, "entry_id": entry_id}).one_or_none()
     return Movement(*row) if row else None
 
 
@@ -188,7 +187,8 @@ def history(
     """
     conditions = search.conditions()
     parameters = {name: value for values in conditions.values() for name, value in values.items()}
-    query = text(_HISTORY.format(conditions="".join(f"\n   AND {condition}" for condition in conditions)))
+    more = "".join(f"\n   AND {condition}" for condition in conditions)
+    query = text(MOVEMENTS.format(conditions=_WINDOW.format(more=more)))
     start, floor = 2**63 - 1 if before is None else before, 1
     with engine.connect() as connection:
         if conditions:

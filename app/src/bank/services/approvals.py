@@ -14,7 +14,7 @@ from sqlalchemy import func, insert, literal, select, update
 from sqlalchemy.orm import aliased
 
 from bank.models import Account, Approval, User
-from bank.services import holds, ledger, notifications
+from bank.services import audit, holds, ledger, notifications
 from bank.services.notifications import Kind
 
 if TYPE_CHECKING:
@@ -147,8 +147,10 @@ def count_pending(engine: Engine) -> int:
         return connection.execute(query).scalar_one()
 
 
-def approve(engine: Engine, approval_id: uuid.UUID, by: uuid.UUID) -> ledger.Receipt:
-    """Carry out what waits.
+def approve(
+    engine: Engine, approval_id: uuid.UUID, by: uuid.UUID, origin: audit.Origin | None = None
+) -> ledger.Receipt:
+    """Carry out what waits, and write to the audit trail that ``by`` approved it.
 
     Raises:
         ApprovalNotFoundError: There is no such approval.
@@ -178,13 +180,16 @@ def approve(engine: Engine, approval_id: uuid.UUID, by: uuid.UUID) -> ledger.Rec
         ledger.book(connection, entry_id, movement, debit.id, credit.id)
         _decide(connection, approval_id, status="approved", decided_by=by, entry_id=entry_id)
         _tell(connection, row, Kind.TRANSFER_APPROVED)
+        _record(connection, origin or audit.Origin(by), approval_id, "approved", entry_id=str(entry_id))
         return ledger.Receipt(entry_id, approval_id=approval_id)
 
     return ledger.in_transaction(engine, work)
 
 
-def reject(engine: Engine, approval_id: uuid.UUID, by: uuid.UUID, reason: str = "") -> None:
-    """Refuse what waits; its money is available again.
+def reject(
+    engine: Engine, approval_id: uuid.UUID, by: uuid.UUID, reason: str = "", origin: audit.Origin | None = None
+) -> None:
+    """Refuse what waits, and write that to the audit trail; its money is available again.
 
     Raises:
         ApprovalNotFoundError: There is no such approval.
@@ -197,6 +202,7 @@ def reject(engine: Engine, approval_id: uuid.UUID, by: uuid.UUID, reason: str = 
         holds.release(connection, row.hold_id, "voided")
         _decide(connection, approval_id, status="rejected", decided_by=by, reason=reason[:MAX_REASON])
         _tell(connection, row, Kind.TRANSFER_REJECTED)
+        _record(connection, origin or audit.Origin(by), approval_id, "rejected", reason=reason[:MAX_REASON])
 
     ledger.in_transaction(engine, work)
 
@@ -210,7 +216,14 @@ def expire_due(engine: Engine) -> int:
 
     def work(connection: Connection) -> bool:
         row = connection.execute(
-            select(Approval.id, Approval.hold_id)
+            select(
+                Approval.id,
+                Approval.hold_id,
+                Approval.kind,
+                Approval.created_by,
+                Approval.amount_minor,
+                Approval.currency,
+            )
             .where(Approval.status == "pending", Approval.expires_at <= func.now())
             .order_by(Approval.expires_at)
             .limit(1)
@@ -220,6 +233,8 @@ def expire_due(engine: Engine) -> int:
             return False
         holds.release(connection, row.hold_id, "expired")
         _decide(connection, row.id, status="expired")
+        _tell(connection, row, Kind.TRANSFER_REJECTED)
+        _record(connection, audit.Origin(), row.id, "expired")
         return True
 
     ended = 0
@@ -266,3 +281,16 @@ def _tell(connection: Connection, row: Row[*tuple[object, ...]], kind: Kind) -> 
 
 def _decide(connection: Connection, approval_id: uuid.UUID, **values: object) -> None:
     connection.execute(update(Approval).where(Approval.id == approval_id).values(**values))
+
+
+def _record(
+    connection: Connection, origin: audit.Origin, approval_id: uuid.UUID, status: str, **details: object
+) -> None:
+    audit.record(
+        connection,
+        origin,
+        f"approval-{status}",
+        audit.Object("approval", str(approval_id)),
+        before={"status": "pending"},
+        after={"status": status, **details},
+    )

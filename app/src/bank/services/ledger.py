@@ -209,10 +209,11 @@ _LOCKED = "   FOR NO KEY UPDATE OF b"
 # A second request with this key waits here until the first has committed or failed, and then finds no rows.
 _CLAIM = """
 WITH claim AS (
-    INSERT INTO idempotency_keys (user_id, key, fingerprint, entry_id, approval_id, hold_id)
-    VALUES (:user_id, :key, :fingerprint, :entry_id, :approval_id, :hold_id)
+    INSERT INTO idempotency_keys (user_id, key, fingerprint, entry_id, approval_id, hold_id, standing_order_id)
+    VALUES (:user_id, :key, :fingerprint, :entry_id, :approval_id, :hold_id, :standing_order_id)
     ON CONFLICT DO NOTHING RETURNING 1)
 """
+_CLAIM_ONLY = text(_CLAIM + "TABLE claim")
 _LOOK = text(_SIDES.format(claim=""))
 _LOCK = text(_SIDES.format(claim="") + _LOCKED)
 # No balance is locked before the key is claimed, since each row needs the claim's.
@@ -270,22 +271,34 @@ def claim_and_lock(
     Raises:
         KeyReusedError: The key belongs to another order.
     """
-    rows = connection.execute(
-        _CLAIM_AND_LOCK,
-        {
-            "user_id": claim.user_id,
-            "key": claim.key,
-            "fingerprint": claim.fingerprint,
-            "entry_id": result.entry_id,
-            "approval_id": result.approval_id,
-            "hold_id": result.hold_id,
-            "ids": list(ids),
-            "numbers": list(numbers),
-        },
-    ).all()
+    parameters = _parameters(claim, result) | {"ids": list(ids), "numbers": list(numbers)}
+    rows = connection.execute(_CLAIM_AND_LOCK, parameters).all()
     if not rows and (earlier := replay(connection, claim)) and earlier.result != result.result:
         return earlier
     return [Side(*row) for row in rows]
+
+
+def claim(connection: Connection, claim: Claim, result: Receipt) -> Receipt | None:
+    """Claim a key for ``result`` where no balance is touched; or return the receipt of the first order with this key.
+
+    Raises:
+        KeyReusedError: The key belongs to another order.
+    """
+    if connection.execute(_CLAIM_ONLY, _parameters(claim, result)).one_or_none():
+        return None
+    return replay(connection, claim)
+
+
+def _parameters(claim: Claim, result: Receipt) -> dict[str, object]:
+    return {
+        "user_id": claim.user_id,
+        "key": claim.key,
+        "fingerprint": claim.fingerprint,
+        "entry_id": result.entry_id,
+        "approval_id": result.approval_id,
+        "hold_id": result.hold_id,
+        "standing_order_id": result.standing_order_id,
+    }
 
 
 def replay(connection: Connection, claim: Claim) -> Receipt | None:

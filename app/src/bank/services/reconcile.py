@@ -182,11 +182,7 @@ CHECKS = (
 
 
 def reconcile(engine: Engine) -> Result:
-    """Run all checks in one read-only snapshot, and keep the figures for the metrics.
-
-    Args:
-        engine: Without a limit on the time of a statement: every posting is read.
-    """
+    """Run all checks in one read-only snapshot, and keep the figures for the metrics."""
     result = Result()
     with (
         engine.connect().execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True) as connection,

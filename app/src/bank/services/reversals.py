@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 from sqlalchemy import select, text
 
 from bank.models import JournalEntry, Posting
-from bank.services import ledger, movements
+from bank.services import audit, ledger, movements
 
 if TYPE_CHECKING:
     import uuid
 
-    from sqlalchemy import Engine
+    from sqlalchemy import Connection, Engine
 
     from bank.config import Approvals
 
@@ -42,8 +42,9 @@ def reverse(
     key: str,
     reference: str = "",
     policy: Approvals = movements.DEFAULT_POLICY,
+    origin: audit.Origin | None = None,
 ) -> ledger.Receipt:
-    """Move the money of an entry back; the caller has checked that ``by`` may do so.
+    """Move the money of an entry back, and write that to the audit trail; the caller has checked that ``by`` may.
 
     Raises:
         EntryNotFoundError: There is no such entry.
@@ -82,4 +83,17 @@ def reverse(
         reference=reference,
         reverses_id=entry_id,
     )
-    return movements.carry_out(engine, claim, movement, policy)
+
+    def work(connection: Connection) -> ledger.Receipt:
+        receipt = movements.carry_out_within(connection, claim, movement, policy)
+        if not receipt.replayed:
+            audit.record(
+                connection,
+                origin or audit.Origin(by),
+                "reversal" if receipt.entry_id else "reversal-asked",
+                audit.Object("entry", str(entry_id)),
+                after={"result": str(receipt.result), "amount_minor": movement.amount_minor, "reference": reference},
+            )
+        return receipt
+
+    return ledger.in_transaction(engine, work)
