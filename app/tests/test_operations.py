@@ -36,9 +36,9 @@ def samples(text, name):
 
 def fetch(instance, path, *, context=None, headers=None):
     if context:
-        connection = http.client.HTTPSConnection("localhost", instance.port, timeout=10, context=context)
+        connection = http.client.HTTPSConnection("localhost", instance.port, timeout=30, context=context)
     else:
-        connection = http.client.HTTPConnection("127.0.0.1", instance.port, timeout=10)
+        connection = http.client.HTTPConnection("127.0.0.1", instance.port, timeout=30)
     connection.request("GET", path, headers=headers or {})
     response = connection.getresponse()
     body = response.read().decode()
@@ -145,7 +145,7 @@ def test_strange_methods_share_one_label(client):
 
 def test_any_worker_answers_for_all(start_instance):
     instance = start_instance(server="workers = 3\nthreads = 2")
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while samples(fetch(instance, "/metrics")[1], "bank_db_pool_connections_limit").get("") != 90:
         assert time.monotonic() < deadline, "not every worker started"
         time.sleep(0.1)

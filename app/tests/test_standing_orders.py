@@ -350,7 +350,7 @@ def test_two_schedulers_as_processes(servers, owner, tmp_path, make_customer, ba
 
     processes = [start(), start()]
     try:
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 90
         while not balance_of(payee.account) and time.monotonic() < deadline:
             time.sleep(0.02)
         processes[0].kill()

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from pypdf import PdfReader
 from sqlalchemy import text
 
-from bank.services import ledger, payments, statement_files, statements, transfers
+from bank.services import ledger, payments, statement_csv, statements, transfers
 from conftest import browser
 
 EVIL = '=HYPERLINK("https://evil.test")'
@@ -127,8 +127,8 @@ def test_csv_holds_decimal_amounts_and_no_formula(logged_in, history):
 
 @given(st.text())
 def test_no_cell_starts_a_formula(typed):
-    assert not statement_files.safe_cell(typed).startswith(statement_files.FORMULA_STARTS)
-    assert statement_files.safe_cell(typed).removeprefix("'") == typed.removeprefix("'")
+    assert not statement_csv.safe_cell(typed).startswith(statement_csv.FORMULA_STARTS)
+    assert statement_csv.safe_cell(typed).removeprefix("'") == typed.removeprefix("'")
 
 
 def test_pdf_says_the_same(logged_in, history):

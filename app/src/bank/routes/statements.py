@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import uuid  # noqa: TC003  (the router's converter gives this type)
 from datetime import date
+from typing import TYPE_CHECKING
 
 from flask import Blueprint, Response, abort
 from flask_babel import gettext
@@ -14,7 +15,10 @@ from bank import i18n
 from bank.permissions import Permission, requires
 from bank.resources import resources
 from bank.routes.kinds import KINDS
-from bank.services import accounts, statement_files, statements
+from bank.services import accounts, statement_csv, statements
+
+if TYPE_CHECKING:
+    from bank.services.statement_pdf import Words
 
 blueprint = Blueprint("statements", __name__)
 _NAME = re.compile(r"(?P<year>20[0-9]{2})-(?P<month>0[1-9]|1[0-2])[.](?P<form>csv|pdf)", re.ASCII)
@@ -34,17 +38,21 @@ def download(account_id: uuid.UUID, name: str) -> Response:
         abort(404)
     statement = statements.read(engine, account_id, wanted)
     if found["form"] == "csv":
-        response = Response(statement_files.to_csv(statement), content_type="text/csv; charset=utf-8")
+        response = Response(statement_csv.write(statement), content_type="text/csv; charset=utf-8")
     else:
-        response = Response(statement_files.to_pdf(statement, _words(wanted)), content_type="application/pdf")
+        from bank.services import statement_pdf
+
+        response = Response(statement_pdf.write(statement, _words(wanted)), content_type="application/pdf")
     stem, ending = name.split(".")
     saved_as = f"statement-{stem}-{account.number[-4:]}.{ending}"
     response.headers["Content-Disposition"] = f'attachment; filename="{saved_as}"'
     return response
 
 
-def _words(month: date) -> statement_files.Words:
-    return statement_files.Words(
+def _words(month: date) -> Words:
+    from bank.services.statement_pdf import Words
+
+    return Words(
         title=gettext("Account statement, %(month)s", month=i18n.month(month)),
         page=gettext("Page %(number)d of %(pages)d"),
         account=gettext("Account"),

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import text
 
+from bank import account_numbers
 from bank.services import accounts
 
 if TYPE_CHECKING:
@@ -27,6 +28,12 @@ class Line:
 
     movement: accounts.Movement
     balance_minor: int
+
+    @property
+    def other_number(self) -> str:
+        """Return the last digits of the other side's number; empty if it has none."""
+        number = self.movement.other_number
+        return account_numbers.masked(number) if number else ""
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,7 @@
-"""Statements as files: CSV for programs and spreadsheets, PDF for people."""
+"""Statements as PDF, for people. Import it when one is asked for: reportlab takes 20 MB and a moment to load."""
 
 from __future__ import annotations
 
-import csv
 import io
 import unicodedata
 from dataclasses import dataclass
@@ -16,19 +15,13 @@ from reportlab.lib.units import mm
 from reportlab.pdfgen.canvas import Canvas
 from reportlab.platypus import Paragraph, SimpleDocTemplate, Spacer, Table, TableStyle
 
-from bank import account_numbers, money
+from bank import account_numbers
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from datetime import date, datetime
 
-    from bank.services.statements import Line, Statement
-
-CSV_HEADER = ("Date", "Kind", "Name", "Account", "Reference", "Amount", "Currency", "Balance")
-# OWASP, "CSV Injection": a cell that starts with one of these can be taken for a formula. Full-width forms count too.
-FORMULA_STARTS = (*"=+-@\t\r\n", "\N{FULLWIDTH EQUALS SIGN}", "\N{FULLWIDTH PLUS SIGN}",
-                  "\N{FULLWIDTH HYPHEN-MINUS}", "\N{FULLWIDTH COMMERCIAL AT}")  # fmt: skip
-_PLAIN = money.Marks(decimal=".", group="")
+    from bank.services.statements import Statement
 
 
 @dataclass(frozen=True)
@@ -53,53 +46,6 @@ class Words:
     kind: Callable[[str], str]
     number: Callable[[int, str], str]
     day: Callable[[date | datetime], str]
-
-
-def safe_cell(text: str) -> str:
-    """Return a text that no spreadsheet takes for a formula."""
-    return f"'{text}" if text.lstrip(" ").startswith(FORMULA_STARTS) or text.startswith(FORMULA_STARTS) else text
-
-
-def _plain(minor: int, currency: str) -> str:
-    """Write minor units with a point and nothing else: ``-1234.50``."""
-    return money.format_number(minor, currency, _PLAIN).replace("\N{MINUS SIGN}", "-")
-
-
-def to_csv(statement: Statement) -> bytes:
-    """Write a statement as CSV: UTF-8 with a byte order mark, every cell quoted, the same in all languages.
-
-    Only texts are escaped against formulas; amounts are digits that the bank itself writes.
-    """
-    currency = statement.currency
-    target = io.StringIO(newline="")
-    writer = csv.writer(target, quoting=csv.QUOTE_ALL, lineterminator="\r\n")
-    writer.writerow(CSV_HEADER)
-
-    def edge(day: date, kind: str, minor: int) -> None:
-        writer.writerow((day.isoformat(), kind, "", "", "", "", currency, _plain(minor, currency)))
-
-    edge(statement.first, "opening balance", statement.opening_minor)
-    for line in statement.lines:
-        movement = line.movement
-        writer.writerow(
-            (
-                movement.booked_at.date().isoformat(),
-                movement.kind,
-                safe_cell(movement.other_name),
-                _other_number(line),
-                safe_cell(movement.reference),
-                _plain(movement.amount_minor, currency),
-                currency,
-                _plain(line.balance_minor, currency),
-            )
-        )
-    edge(statement.last, "closing balance", statement.closing_minor)
-    return target.getvalue().encode("utf-8-sig")
-
-
-def _other_number(line: Line) -> str:
-    number = line.movement.other_number
-    return account_numbers.masked(number) if number else ""
 
 
 INK, MUTED, RULE, BRAND = (colors.HexColor(code) for code in ("#16211f", "#586663", "#dfe5e3", "#0f4c4a"))
@@ -130,7 +76,7 @@ def _paragraph(text: str, style: ParagraphStyle = TEXT) -> Paragraph:
     return Paragraph(escape(_printable(text)), style)
 
 
-def to_pdf(statement: Statement, words: Words) -> bytes:
+def write(statement: Statement, words: Words) -> bytes:
     """Write a statement as PDF on A4, with the balances at both ends and a number on every page."""
     target = io.BytesIO()
     document = SimpleDocTemplate(
@@ -224,7 +170,7 @@ def _table(statement: Statement, words: Words, width: int) -> Table:
     ]  # fmt: skip
     for line in statement.lines:
         movement = line.movement
-        detail = [words.kind(movement.kind), movement.reference, _other_number(line).replace("\N{BULLET}", "*")]
+        detail = [words.kind(movement.kind), movement.reference, line.other_number.replace("\N{BULLET}", "*")]
         rows.append(
             [
                 _paragraph(words.day(movement.booked_at)),
