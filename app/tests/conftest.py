@@ -1,23 +1,18 @@
-"""Real servers for the tests: a throw-away PostgreSQL and Redis, started from the machine's own packages."""
+"""What the tests share: real servers, applications on them, and customers."""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import re
-import shutil
-import socket
 import subprocess
 import sys
-import tempfile
-import time
 import uuid
 from dataclasses import dataclass
 from pathlib import Path
 
-import psycopg
 import pytest
-from sqlalchemy import create_engine, insert, select, text
+from sqlalchemy import insert, select, text
 
 # Metrics stay in this process, whatever the shell that started the tests has set.
 os.environ.pop("PROMETHEUS_MULTIPROC_DIR", None)
@@ -30,188 +25,35 @@ from bank.config import Settings, load_settings
 from bank.database import make_engine
 from bank.models import Account, Balance, JournalEntry, Posting, User
 from bank.services import passwords, schema
+from throwaway import (
+    Servers,
+    StartError,
+    await_port,
+    configuration_text,
+    free_port,
+    make_pki,
+    running,
+    stop,
+    superuser_engine,
+)
 
 PASSWORD = "correct horse battery staple"
-# Values that break programs which paste secrets into shells, URLs or templates.
-HOSTILE = "p @:/%25?#&'\"\\$HOME`id`{x} é€"
 ORIGIN = "https://bank.test"
-
-
-@dataclass(frozen=True)
-class Servers:
-    """Where the throw-away servers listen."""
-
-    folder: Path
-    postgres_port: int
-    redis_port: int
-    redis_tls_port: int
-    owner_password: str = HOSTILE + "o"
-    app_password: str = HOSTILE + "a"
-    redis_password: str = HOSTILE + "r"
-    secret_key: str = "Kq7v#Zt2!mW9xP4s&Lb8^Nc3*Hd6@Rf5"
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
-def need(path: str | None, what: str, package: str) -> str:
-    if path is None:
-        pytest.exit(f"The tests need {what}: apt-get install -y {package}", returncode=3)
-    return path
-
-
-def _postgres_programs() -> Path:
-    found = [path.parent for path in Path("/usr/lib/postgresql").glob("*/bin/initdb")]
-    found += [Path(path).parent for path in [shutil.which("initdb")] if path]
-    newest = max(found, key=lambda path: int(path.parent.name) if path.parent.name.isdigit() else 0, default=None)
-    return Path(need(str(newest) if newest else None, "PostgreSQL's server programs", "postgresql"))
-
-
-def _as_postgres() -> list[str]:
-    """PostgreSQL refuses to run as root."""
-    return ["runuser", "-u", "postgres", "--"] if os.geteuid() == 0 else []
 
 
 @pytest.fixture(scope="session")
 def pki(tmp_path_factory):
     """A CA with a server's and a client's certificate, and one of a stranger."""
-    folder = tmp_path_factory.mktemp("pki")
-
-    def run(*arguments):
-        subprocess.run(["openssl", *arguments], check=True, capture_output=True, cwd=folder)
-
-    curve = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2"]
-    for ca in ("ca", "other"):
-        run("req", "-x509", *curve, "-keyout", f"{ca}.key", "-out", f"{ca}.crt", "-subj", f"/CN={ca}")
-    for name, ca, usage in (
-        ("server", "ca", "serverAuth"), ("renewed", "ca", "serverAuth"),
-        ("client", "ca", "clientAuth"), ("stranger", "other", "clientAuth"),
-    ):  # fmt: skip
-        run("req", "-x509", *curve, "-CA", f"{ca}.crt", "-CAkey", f"{ca}.key", "-keyout", f"{name}.key",
-            "-out", f"{name}.crt", "-subj", f"/CN={name}", "-addext", "subjectAltName=DNS:localhost",
-            "-addext", f"extendedKeyUsage={usage}", "-addext", "basicConstraints=critical,CA:FALSE")  # fmt: skip
-    return folder
+    return make_pki(tmp_path_factory.mktemp("pki"))
 
 
 @pytest.fixture(scope="session")
 def servers(pki):
-    programs = _postgres_programs()
-    redis_server = need(shutil.which("redis-server"), "redis-server", "redis-server")
-    folder = Path(tempfile.mkdtemp(prefix="bank-tests-"))
-    folder.chmod(0o755)
-    found = Servers(folder, free_port(), free_port(), free_port())
-    database = folder / "postgresql"
-    database.mkdir()
-    if os.geteuid() == 0:
-        shutil.chown(database, "postgres", "postgres")
-    for suffix in ("crt", "key"):
-        shutil.copy(pki / f"server.{suffix}", database / f"server.{suffix}")
-        (database / f"server.{suffix}").chmod(0o600)
-        if os.geteuid() == 0:
-            shutil.chown(database / f"server.{suffix}", "postgres", "postgres")
-    with contextlib.ExitStack() as stack:
-        stack.callback(shutil.rmtree, folder, ignore_errors=True)
-        subprocess.run(
-            [*_as_postgres(), programs / "initdb", "-D", database / "data", "-U", "postgres", "--no-sync",
-             "--auth-local=peer" if os.geteuid() else "--auth-local=trust", "--auth-host=scram-sha-256", "-E", "UTF8"],
-            check=True, capture_output=True, cwd="/",
-        )  # fmt: skip
-        if os.geteuid():
-            hba = database / "data" / "pg_hba.conf"
-            hba.write_text(re.sub(r"^local.*$", "local all all trust", hba.read_text(), flags=re.MULTILINE))
-        server = subprocess.Popen(
-            [*_as_postgres(), programs / "postgres", "-D", database / "data", "-p", str(found.postgres_port),
-             "-k", database, "-c", "listen_addresses=127.0.0.1", "-c", "fsync=off", "-c", "max_connections=150",
-             "-c", "ssl=on", "-c", f"ssl_cert_file={database}/server.crt", "-c", f"ssl_key_file={database}/server.key"],
-            stdout=(folder / "postgresql.log").open("wb"), stderr=subprocess.STDOUT, cwd="/",
-        )  # fmt: skip
-        # SIGINT: stop at once, but cleanly.
-        stack.callback(_stop, server, 2)
-        configuration = folder / "redis.conf"
-        quoted = found.redis_password.replace("\\", "\\\\").replace('"', '\\"')
-        configuration.write_text(
-            f'port {found.redis_port}\nbind 127.0.0.1\nsave ""\nappendonly no\ndir {folder}\nrequirepass "{quoted}"\n'
-            f"tls-port {found.redis_tls_port}\ntls-auth-clients no\ntls-ca-cert-file {pki}/ca.crt\n"
-            f"tls-cert-file {pki}/server.crt\ntls-key-file {pki}/server.key\n"
-        )
-        redis_process = subprocess.Popen([redis_server, configuration], stdout=subprocess.DEVNULL)
-        stack.callback(_stop, redis_process, 15)
-        _prepare(found, database)
-        _await_port(found.redis_port)
-        yield found
-
-
-def _stop(process: subprocess.Popen, number: int) -> None:
-    # runuser hands signals on to the server that it started.
-    process.send_signal(number if process.args[0] != "runuser" else 15)
     try:
-        process.wait(20)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
-
-
-def _await_port(port: int) -> None:
-    deadline = time.monotonic() + 20
-    while time.monotonic() < deadline:
-        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
-            return
-        time.sleep(0.05)
-    pytest.exit(f"nothing listens on port {port}", returncode=3)
-
-
-def _prepare(found: Servers, sockets: Path) -> None:
-    deadline = time.monotonic() + 20
-    while True:
-        try:
-            connection = psycopg.connect(
-                host=str(sockets), port=found.postgres_port, user="postgres", dbname="postgres", autocommit=True
-            )
-            break
-        except psycopg.OperationalError:
-            if time.monotonic() > deadline:
-                pytest.exit("PostgreSQL did not start:\n" + (found.folder / "postgresql.log").read_text(), 3)
-            time.sleep(0.05)
-    with connection:
-        for role, password in (("bank_owner", found.owner_password), ("bank_app", found.app_password)):
-            connection.execute(
-                psycopg.sql.SQL("CREATE ROLE {} LOGIN PASSWORD {}").format(
-                    psycopg.sql.Identifier(role), psycopg.sql.Literal(password)
-                )
-            )
-        connection.execute("CREATE DATABASE bank OWNER bank_owner")
-
-
-def toml_text(value: str) -> str:
-    escaped = value.replace("\\", "\\\\").replace('"', '\\"')
-    return f'"{escaped}"'
-
-
-def configuration_text(servers: Servers, *, database: str = "bank", log: str = "", more: str = "") -> str:
-    return f"""
-environment = "test"
-site = "main"
-instance = "app-test"
-secret_key = {toml_text(servers.secret_key)}
-[database]
-host = "127.0.0.1"
-port = {servers.postgres_port}
-name = "{database}"
-user = "bank_app"
-password = {toml_text(servers.app_password)}
-ssl_mode = "disable"
-pool_size = 30
-[redis]
-host = "127.0.0.1"
-port = {servers.redis_port}
-password = {toml_text(servers.redis_password)}
-[logging]
-path = "{log}"
-{more}
-"""
+        with running(pki, "fsync=off") as found:
+            yield found
+    except StartError as error:
+        pytest.exit(str(error), returncode=3)
 
 
 @pytest.fixture(scope="session")
@@ -244,9 +86,7 @@ def owner(servers, settings):
 
 @pytest.fixture(scope="session")
 def superuser(servers, owner):
-    engine = create_engine(
-        f"postgresql+psycopg://postgres@/bank?host={servers.folder / 'postgresql'}&port={servers.postgres_port}"
-    )
+    engine = superuser_engine(servers)
     yield engine
     engine.dispose()
 
@@ -451,9 +291,9 @@ def start_instance(servers, owner, tmp_path):
                 stdout=errors.open("wb"),
                 stderr=subprocess.STDOUT,
             )
-            stack.callback(_stop, process, 15)
+            stack.callback(stop, process, 15)
             if wait:
-                _await_port(port)
+                await_port(port)
             return Instance(port, process, log_file, errors)
 
         yield start

@@ -429,6 +429,8 @@ def test_log_holds_no_token_number_or_key(api_app, program, customer, payee):
 @pytest.fixture
 def limited(servers, owner, tmp_path):
     made = []
+    if time.time() % 60 > 54:  # the limits are those of a minute of the clock
+        time.sleep(6)
 
     def make(redis_port=None):
         more = "[limits]\ntokens_per_minute = 3\nreads_per_minute = 4\nwrites_per_minute = 2"

@@ -5,7 +5,7 @@ from click.testing import CliRunner
 
 from bank.cli import main
 from bank.config import ConfigError, load_settings
-from conftest import HOSTILE, configuration_text, toml_text
+from throwaway import HOSTILE, configuration_text, toml_text
 
 SECRET = "canary-5ecret-Value"
 

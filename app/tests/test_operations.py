@@ -103,6 +103,29 @@ def test_ready_names_a_schema_that_is_behind(servers, tmp_path, superuser):
     app.extensions["bank"].engine.dispose()
 
 
+def test_connections_that_the_database_closed_are_replaced(app, client, make_customer, superuser, monkeypatch):
+    from sqlalchemy import text
+
+    from bank import database
+
+    def close_all():
+        with superuser.connect() as connection:
+            ended = connection.execute(
+                text("SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE usename = 'bank_app'")
+            ).scalar_one()
+        assert ended
+
+    client.log_in(make_customer().email)
+    assert client.get("/accounts").status_code == 200
+    close_all()
+    # In use a moment ago, so it was not asked; what it answers ends all others of its age as well.
+    assert client.get("/accounts").status_code == 503
+    assert client.get("/accounts").status_code == 200
+    close_all()
+    monkeypatch.setattr(database, "IDLE_SECONDS", 0)
+    assert client.get("/accounts").status_code == 200
+
+
 # Metrics
 
 

@@ -15,7 +15,8 @@ from playwright.sync_api import expect, sync_playwright
 from werkzeug.serving import WSGIRequestHandler, make_server
 
 from bank.services import seed as seeding
-from conftest import PASSWORD, need
+from conftest import PASSWORD
+from throwaway import need
 
 SCREENSHOTS = Path(__file__).parent / "screenshots"
 DESK = {"width": 1280, "height": 800}

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import select, text
 
+from bank.database import reading
 from bank.models import Account, Balance
 
 if TYPE_CHECKING:
@@ -127,14 +128,14 @@ def _accounts_of(owner_id: uuid.UUID) -> Select[uuid.UUID, str, str, str, str, i
 
 def list_of(engine: Engine, owner_id: uuid.UUID) -> list[AccountView]:
     """Return the accounts of a person that are not closed."""
-    with engine.connect() as connection:
+    with reading(engine) as connection:
         rows = connection.execute(_accounts_of(owner_id).order_by(Account.kind, Account.name, Account.number))
         return [AccountView(*row) for row in rows]
 
 
 def get(engine: Engine, owner_id: uuid.UUID, account_id: uuid.UUID) -> AccountView | None:
     """Return one account, or None if it is not this person's."""
-    with engine.connect() as connection:
+    with reading(engine) as connection:
         row = connection.execute(_accounts_of(owner_id).where(Account.id == account_id)).one_or_none()
     return AccountView(*row) if row else None
 
@@ -168,7 +169,7 @@ _TEXT = """(
 def movement(engine: Engine, account_id: uuid.UUID, entry_id: uuid.UUID) -> Movement | None:
     """Return the line that an entry makes in an account's history."""
     query = text(MOVEMENTS.format(conditions="p.entry_id = :entry_id"))
-    with engine.connect() as connection:
+    with reading(engine) as connection:
         row = connection.execute(query, {"account_id": account_id, "entry_id": entry_id}).one_or_none()
     return Movement(*row) if row else None
 
@@ -190,7 +191,7 @@ def history(
     more = "".join(f"\n   AND {condition}" for condition in conditions)
     query = text(MOVEMENTS.format(conditions=_WINDOW.format(more=more)))
     start, floor = 2**63 - 1 if before is None else before, 1
-    with engine.connect() as connection:
+    with reading(engine) as connection:
         if conditions:
             newest = connection.execute(select(Balance.version).where(Balance.account_id == account_id)).scalar_one()
             start = min(start, newest + 1)

@@ -133,6 +133,6 @@ def list_of(
     ).where(Alert.status == status)
     if before is not None:
         query = query.where(Alert.starts_at < before)
-    with engine.connect() as connection:
+    with database.reading(engine) as connection:
         rows = connection.execute(query.order_by(Alert.starts_at.desc(), Alert.fingerprint).limit(length))
         return [AlertView(**row) for row in rows.mappings()]

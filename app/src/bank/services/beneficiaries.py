@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from sqlalchemy import delete, func, select
 from sqlalchemy.dialects.postgresql import insert
 
+from bank.database import reading
 from bank.models import Account, Beneficiary
 from bank.services import notifications
 
@@ -48,7 +49,7 @@ def list_of(engine: Engine, owner_id: uuid.UUID) -> list[Saved]:
         .where(Beneficiary.owner_id == owner_id)
         .order_by(func.lower(Beneficiary.name), Beneficiary.number)
     )
-    with engine.connect() as connection:
+    with reading(engine) as connection:
         return [Saved(*row) for row in connection.execute(query)]
 
 

@@ -217,13 +217,13 @@ _CLAIM_ONLY = text(_CLAIM + "TABLE claim")
 _LOOK = text(_SIDES.format(claim=""))
 _LOCK = text(_SIDES.format(claim="") + _LOCKED)
 # No balance is locked before the key is claimed, since each row needs the claim's.
-_CLAIM_AND_LOCK = text(_CLAIM + _SIDES.format(claim="claim CROSS JOIN ") + _LOCKED)
+CLAIM_AND_LOCK = text(_CLAIM + _SIDES.format(claim="claim CROSS JOIN ") + _LOCKED)
 _CLAIMED = text("""
 SELECT k.fingerprint, coalesce(k.entry_id, p.entry_id), k.approval_id, k.hold_id, k.standing_order_id
   FROM idempotency_keys k LEFT JOIN approvals p ON p.id = k.approval_id
  WHERE k.user_id = :user_id AND k.key = :key
 """)
-_BOOK = text("""
+BOOK = text("""
 WITH entry AS (
     INSERT INTO journal_entries
            (id, kind, currency, reference, counterparty, counterparty_number, reverses_id, created_by)
@@ -272,7 +272,7 @@ def claim_and_lock(
         KeyReusedError: The key belongs to another order.
     """
     parameters = _parameters(claim, result) | {"ids": list(ids), "numbers": list(numbers)}
-    rows = connection.execute(_CLAIM_AND_LOCK, parameters).all()
+    rows = connection.execute(CLAIM_AND_LOCK, parameters).all()
     if not rows and (earlier := replay(connection, claim)) and earlier.result != result.result:
         return earlier
     return [Side(*row) for row in rows]
@@ -349,7 +349,7 @@ def _is_paid(side: Side, credit: uuid.UUID | str) -> bool:
 def book(connection: Connection, entry_id: uuid.UUID, movement: Movement, debit: uuid.UUID, credit: uuid.UUID) -> None:
     """Write an entry with its two postings, which move the balances; both accounts are locked already."""
     connection.execute(
-        _BOOK,
+        BOOK,
         {
             "id": entry_id,
             "kind": movement.kind,

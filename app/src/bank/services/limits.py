@@ -6,20 +6,16 @@ refuse, where guessing is the danger.
 
 from __future__ import annotations
 
-import math
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from limits import RateLimitItemPerMinute
 from limits.errors import StorageError
 from limits.storage import MemoryStorage, RedisStorage
-from limits.strategies import SlidingWindowCounterRateLimiter
 
 from bank import metrics, tracing
 
 if TYPE_CHECKING:
-    from limits import RateLimitItem
     from redis import Redis
 
 WINDOW_SECONDS = 60
@@ -43,17 +39,14 @@ class Verdict:
 
 
 class Limiter:
-    """Limits by name, each so many requests in a sliding minute."""
+    """Limits by name, each so many requests in a minute of the clock; a count costs one round trip."""
 
     def __init__(self, redis: Redis, per_minute: dict[str, int]) -> None:
-        self._items: dict[str, RateLimitItem] = {
-            name: RateLimitItemPerMinute(limit, namespace=name) for name, limit in per_minute.items()
-        }
-        storage = RedisStorage(
+        self._limits = per_minute
+        self._shared = RedisStorage(
             "redis://", connection_pool=redis.connection_pool, key_prefix="bank:limit", wrap_exceptions=True
         )
-        self._shared = SlidingWindowCounterRateLimiter(storage)
-        self._alone = SlidingWindowCounterRateLimiter(MemoryStorage())
+        self._alone = MemoryStorage()
         self._ask_again_at = time.monotonic()
 
     def hit(self, name: str, who: str, *, needs_redis: bool = False) -> Verdict:
@@ -67,24 +60,24 @@ class Limiter:
         Raises:
             LimiterUnavailableError: Redis does not answer, and ``needs_redis`` is set.
         """
-        verdict = None
-        if time.monotonic() >= self._ask_again_at:
-            try:
-                with metrics.REDIS_SECONDS.labels("LIMIT").time(), tracing.span("LIMIT", "db.redis"):
-                    verdict = self._count(self._shared, name, who)
-            except StorageError:
-                self._ask_again_at = time.monotonic() + PAUSE_SECONDS
-        if verdict is None:
+        minute, second = divmod(int(time.time()), WINDOW_SECONDS)
+        key = f"{name}/{who}/{minute}"
+        count = self._shared_count(key)
+        if count is None:
             if needs_redis:
                 raise LimiterUnavailableError
-            verdict = self._count(self._alone, name, who)
-        if not verdict.allowed:
+            count = self._alone.incr(key, WINDOW_SECONDS)
+        limit = self._limits[name]
+        if count > limit:
             metrics.RATE_LIMIT_HITS.labels(name).inc()
-        return verdict
+        return Verdict(name, count <= limit, limit, max(0, limit - count), WINDOW_SECONDS - second)
 
-    def _count(self, counter: SlidingWindowCounterRateLimiter, name: str, who: str) -> Verdict:
-        item = self._items[name]
-        allowed = counter.hit(item, who)
-        state = counter.get_window_stats(item, who)
-        seconds = min(WINDOW_SECONDS, max(1, math.ceil(state.reset_time - time.time())))
-        return Verdict(name, allowed, item.amount, max(0, state.remaining), seconds)
+    def _shared_count(self, key: str) -> int | None:
+        if time.monotonic() < self._ask_again_at:
+            return None
+        try:
+            with metrics.REDIS_SECONDS.labels("LIMIT").time(), tracing.span("LIMIT", "db.redis"):
+                return self._shared.incr(key, WINDOW_SECONDS)
+        except StorageError:
+            self._ask_again_at = time.monotonic() + PAUSE_SECONDS
+            return None

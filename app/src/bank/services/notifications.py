@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import delete, func, insert, select, text, update
 
+from bank.database import reading
 from bank.models import Notification
 
 if TYPE_CHECKING:
@@ -110,7 +111,7 @@ ON CONFLICT (account_id) DO UPDATE SET version = greatest(seen_postings.version,
 
 def count_new(engine: Engine, user_id: uuid.UUID) -> int:
     """Return how much a person has not read, up to ``COUNTED`` of each sort."""
-    with engine.connect() as connection:
+    with reading(engine) as connection:
         found: int = connection.execute(_COUNT, {"user_id": user_id, "counted": COUNTED, "window": WINDOW}).scalar_one()
     return found
 

@@ -10,6 +10,7 @@ from flask_login import UserMixin
 from sqlalchemy import select, update
 
 from bank import permissions
+from bank.database import reading
 from bank.models import User
 from bank.services import passwords
 
@@ -44,7 +45,7 @@ def find(engine: Engine, user_id: str) -> Person | None:
     except ValueError:
         return None
     query = select(User.id, User.display_name, User.role, User.credentials_version)
-    with engine.connect() as connection:
+    with reading(engine) as connection:
         row = connection.execute(query.where(User.id == key, User.is_enabled)).one_or_none()
     return Person(*row) if row else None
 
