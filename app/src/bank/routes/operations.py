@@ -27,12 +27,13 @@ def health() -> Response:
 @blueprint.get("/health/ready")
 @public
 def ready() -> tuple[Response, int]:
-    """Say whether this instance can serve, and name what fails; the public learns the status only."""
+    """Say whether this instance can move money, and name what fails; the public learns the status only."""
     found = checks.check_all(resources())
     failed = [name for name, problem in found.items() if problem]
+    status = "ready" if not failed else "degraded" if checks.DISPENSABLE.issuperset(failed) else "unavailable"
     if failed:
         logger.warning(
-            "not ready",
+            "not ready" if status == "unavailable" else "ready, but degraded",
             **{
                 "event.dataset": "bank.error",
                 "event.action": "readiness-check",
@@ -40,11 +41,11 @@ def ready() -> tuple[Response, int]:
                 "event.reason": "; ".join(f"{name}: {found[name]}" for name in failed)[:500],
             },
         )
-    body: dict[str, object] = {"status": "unavailable" if failed else "ready"}
+    body: dict[str, object] = {"status": status}
     if not came_through_proxy():
         body["checks"] = {name: "failed" if problem else "ok" for name, problem in found.items()}
         body["failed"] = failed
-    return jsonify(body), 503 if failed else 200
+    return jsonify(body), 503 if status == "unavailable" else 200
 
 
 @blueprint.get("/metrics")
