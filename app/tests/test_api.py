@@ -453,7 +453,7 @@ def test_limits_are_shared_by_instances(limited, customer, make_customer):
     assert 1 <= int(answers[4].headers["Retry-After"]) <= 60
     assert Program(instances[0].client.application, make_customer()).get("/api/v1/accounts").status_code == 200
     page = browser(instances[0].client.application).get("/metrics").get_data(as_text=True)
-    assert 'bank_rate_limit_hits_total{limit="read"}' in page
+    assert 'bank_rate_limited_total{limit="read"}' in page
 
 
 def test_guessing_is_limited_by_address(limited, customer, servers):

@@ -41,11 +41,11 @@ def run(servers, tmp_path, empty_database):
     path = tmp_path / "bank.toml"
     path.write_text(configuration_text(servers, database=empty_database[0]))
 
-    def run(*arguments, owner=False, **environment):
+    def run(*arguments, owner=False, typed=None, **environment):
         variables = {"BANK_CONFIG": str(path), **environment}
         if owner:
             variables |= {"BANK_DATABASE__USER": "bank_owner", "BANK_DATABASE__PASSWORD": servers.owner_password}
-        return CliRunner().invoke(main, list(arguments), env=variables)
+        return CliRunner().invoke(main, list(arguments), env=variables, input=typed)
 
     return run
 
@@ -96,13 +96,17 @@ def test_two_migrations_at_once(empty_database, settings, servers):
 
 def test_seed_repeats_and_is_deterministic(run, empty_database):
     run("migrate", owner=True)
-    assert run("seed", "--customers", "5", "--seed", "7", BANK_DEMO_PASSWORD=DEMO).output == "7 people, 7 of them new\n"
+    assert (
+        run("seed", "--customers", "5", "--seed", "7", BANK_DEMO_PASSWORD=DEMO).output == "10 people, 10 of them new\n"
+    )
     _, engine = empty_database
     with engine.connect() as connection:
         first = connection.execute(EVERYTHING).all()
-    assert run("seed", "--customers", "5", "--seed", "7", BANK_DEMO_PASSWORD=DEMO).output == "7 people, 0 of them new\n"
     assert (
-        run("seed", "--customers", "8", "--seed", "7", BANK_DEMO_PASSWORD=DEMO).output == "10 people, 3 of them new\n"
+        run("seed", "--customers", "5", "--seed", "7", BANK_DEMO_PASSWORD=DEMO).output == "10 people, 0 of them new\n"
+    )
+    assert (
+        run("seed", "--customers", "8", "--seed", "7", BANK_DEMO_PASSWORD=DEMO).output == "13 people, 3 of them new\n"
     )
     with engine.connect() as connection:
         rows = connection.execute(EVERYTHING).all()
@@ -113,6 +117,8 @@ def test_seed_repeats_and_is_deterministic(run, empty_database):
     people = {row.email: row for row in hashes}
     assert people["admin@demo.local"].role == "admin"
     assert people["user@demo.local"].role == "customer"
+    for role in ("teller", "supervisor", "auditor"):
+        assert people[f"{role}@demo.local"].role == role
     assert passwords.matches(people["user@demo.local"].password_hash, DEMO)
     assert len({row.password_hash for row in hashes}) == len(hashes)  # salted
 
@@ -134,7 +140,7 @@ def test_seed_takes_a_new_password_over(run, empty_database):
     run("migrate", owner=True)
     run("seed", "--customers", "1", BANK_DEMO_PASSWORD=DEMO)
     result = run("seed", "--customers", "1", BANK_DEMO_PASSWORD="another password")
-    assert result.output == "3 people, 0 of them new, 3 passwords changed\n"
+    assert result.output == "6 people, 0 of them new, 6 passwords changed\n"
     with empty_database[1].connect() as connection:
         stored = connection.execute(text("SELECT password_hash FROM users WHERE email = 'user@demo.local'")).scalar()
     assert passwords.matches(stored, "another password")
@@ -173,3 +179,59 @@ def test_verify_audit_prints_the_head_and_finds_what_was_changed(run, empty_data
     broken = run("verify-audit")
     assert broken.exit_code == 1
     assert broken.stderr == "bank: the audit trail is broken: row 2 was changed; 1 rows before that are good.\n"
+
+
+STRONG = "seven green lamps on a pier"
+
+
+def test_create_admin_reads_the_password_from_standard_input(run, empty_database):
+    run("migrate", owner=True)
+    made = run("create-admin", "--email", "Boss@Example.org", typed=STRONG + "\n")
+    user_id = re.fullmatch(r"admin ([0-9a-f-]{36}) added\n", made.output)[1]
+    again = run("create-admin", "--email", "boss@example.org", "--role", "auditor", typed=STRONG + "\n")
+    assert (again.exit_code, again.stderr) == (1, "bank: somebody has this email already.\n")
+    with empty_database[1].connect() as connection:
+        user = connection.execute(text("SELECT id, email, role, password_hash FROM users")).one()
+        event = connection.execute(text("SELECT action, object_id, after FROM audit_events")).one()
+    assert (str(user.id), user.email, user.role) == (user_id, "boss@example.org", "admin")
+    assert passwords.matches(user.password_hash, STRONG)
+    assert tuple(event) == ("user-create", user_id, {"role": "admin"})
+
+
+@pytest.mark.parametrize(
+    ("arguments", "password", "words"),
+    [
+        (["--email", "boss"], STRONG, "email address"),
+        (["--email", "a@b.c"], "too short", "12 characters"),
+        (["--email", "a@b.c"], "", "12 characters"),
+        (["--email", "a@b.c", "--role", "customer"], STRONG, "is not one of"),
+        (["--email", "a@b.c", "--password", STRONG], "", "No such option"),
+    ],
+)
+def test_create_admin_refuses(run, arguments, password, words):
+    refused = run("create-admin", *arguments, typed=password + "\n")
+    assert refused.exit_code != 0
+    assert words in refused.stderr
+
+
+def test_rotate_keys(run, empty_database, servers):
+    from bank.keys import Keyring
+    from bank.services import second_factor
+
+    run("migrate", owner=True)
+    assert run("rotate-keys").output == "0 second factors sealed with secret_key\n"
+    made = run("create-admin", "--email", "a@b.c", typed=STRONG + "\n")
+    user_id = made.output.split()[1]
+    sealed = Keyring(servers.secret_key).seal(second_factor.PURPOSE, b"SEED", user_id)
+    with empty_database[1].begin() as connection:
+        connection.execute(
+            text("INSERT INTO second_factors (user_id, seed, last_step) VALUES (:id, :seed, 0)"),
+            {"id": user_id, "seed": sealed},
+        )
+    new = {"BANK_SECRET_KEY": "Another-Secret-9-Of-Enough-Length!"}
+    lost = run("rotate-keys", **new)
+    assert lost.exit_code == 1
+    assert "1 second factors open with neither secret" in lost.stderr
+    both = new | {"BANK_EARLIER_SECRET_KEY": servers.secret_key}
+    assert run("rotate-keys", **both).output == "1 second factors sealed with secret_key\n"
+    assert run("rotate-keys", **new).output == "0 second factors sealed with secret_key\n"

@@ -24,7 +24,7 @@ def bank(servers, settings, superuser, tmp_path_factory, owner):
     as_its_owner.dispose()
     database = settings.database.model_copy(update={"name": "reconcile"})
     app = make_engine(settings.model_copy(update={"database": database}))
-    seed.seed(app, customers=1, seed_number=3, password="correct horse")
+    seed.seed(app, customers=2, seed_number=3, password="correct horse")
     with app.connect() as connection:
         people = connection.execute(
             text("SELECT u.id AS user_id, a.id, a.number FROM users u JOIN accounts a ON a.owner_id = u.id "

@@ -41,7 +41,8 @@ def act(client, path, **data):
 
 
 def acts(engine, object_id):
-    return [event.action for event in audit.read(engine, audit.Filter(object_id=str(object_id))).events]
+    found = audit.read(engine, audit.Filter(object_id=str(object_id))).events
+    return [event.action for event in found if event.action != "log-in"]
 
 
 def cash(teller, account, kind, amount, **changes):

@@ -101,7 +101,7 @@ def log_lines(tmp_path):
 def a_transfer(app, make_customer):
     """Log in and transfer with a canary wherever a person can type; the transfer belongs to a caller's trace."""
     payer, payee = make_customer(10_000, name=f"Name {CANARY}"), make_customer()
-    client = browser(app)
+    client = browser(app, "127.0.0.1")
     client.log_in(payer.email)
     fields = client.fields("/transfer")
     form = {
@@ -239,7 +239,7 @@ def test_nothing_waits_for_the_collector(traced_app, silent_port, backend, kind)
 
 
 def test_only_load_balancers_continue_a_trace(traced_app, client, app, tmp_path):
-    traced = browser(traced_app("none", ""))
+    traced = browser(traced_app("none", ""), "127.0.0.1")
     headers = {"traceparent": f"00-{TRACE}-{PARENT}-01", "X-Request-ID": "from-the-proxy-1"}
     traced.get("/nothing", headers={**headers, **PROXIED})
     client.get("/nothing", headers={**headers, **PROXIED})  # has no trusted proxies

@@ -199,6 +199,8 @@ environment = "test"
 site = "main"
 instance = "app-test"
 secret_key = {toml_text(servers.secret_key)}
+[login]
+staff_second_factor = false
 [database]
 host = "127.0.0.1"
 port = {servers.postgres_port}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import structlog
-from flask import abort, current_app, g, request, session, url_for
+from flask import abort, current_app, g, redirect, request, session, url_for
 from flask_babel import lazy_gettext
 from flask_login import LoginManager, current_user
 
@@ -13,6 +13,7 @@ from bank import permissions, problems
 from bank.api import bearer
 from bank.log import log_security
 from bank.resources import resources
+from bank.security import SAFE_METHODS
 from bank.services import users
 from bank.services.audit import Origin
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from werkzeug.wrappers import Response as AnyResponse
 
 VERSION_KEY = "credentials"
+ENROLMENT = "security.enrol"
 
 
 class SessionLogin(LoginManager):  # type: ignore[misc]
@@ -72,24 +74,37 @@ def use_logins(app: Flask) -> None:
         # Lazy: an error page that does not ask who is there needs neither Redis nor the database.
         return {"current_user": current_user}
 
-    @app.before_request
-    def check() -> AnyResponse | None:
-        if request.endpoint is None:  # no such page, or not with this method
-            return None
-        needed = permissions.of_endpoint(current_app, request.endpoint)
-        if needed is None:
-            return None
-        if not current_user.is_authenticated:
-            if problems.wanted():
-                abort(401)
-            answer: AnyResponse = manager.unauthorized()
-            return answer
-        if not current_user.may(needed):
-            log_security(
-                "access refused", action="access-check", outcome="failure", category="iam", reason=f"needs {needed}"
-            )
-            abort(403)
+    app.before_request(_check)
+
+
+def _check() -> AnyResponse | None:
+    """Refuse the request unless its route is public or the person has the permission that it needs."""
+    if request.endpoint is None:  # no such page, or not with this method
         return None
+    needed = permissions.of_endpoint(current_app, request.endpoint)
+    if needed is None:
+        return None
+    if not current_user.is_authenticated:
+        if problems.wanted():
+            abort(401)
+        answer: AnyResponse = current_app.login_manager.unauthorized()  # type: ignore[attr-defined]
+        return answer
+    if not current_user.may(needed):
+        log_security(
+            "access refused", action="access-check", outcome="failure", category="iam", reason=f"needs {needed}"
+        )
+        abort(403)
+    if current_user.is_staff and not current_user.has_second_factor and request.endpoint != ENROLMENT:
+        return _enrol_first()
+    return None
+
+
+def _enrol_first() -> AnyResponse | None:
+    if not resources().settings.login.staff_second_factor:
+        return None
+    if request.method not in SAFE_METHODS or problems.wanted():
+        abort(403)
+    return redirect(url_for(ENROLMENT))
 
 
 def start_page() -> str:

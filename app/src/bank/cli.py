@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import sys
 import threading
@@ -14,6 +15,7 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from bank import __version__, tracing
 from bank.config import ConfigError, load_settings, unreadable_files
+from bank.permissions import Role
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -292,3 +294,70 @@ def scheduler() -> None:
         scheduling.run_forever(engine, settings, stop)
     finally:
         engine.dispose()
+
+
+def _new_password() -> str:
+    """Ask for a password twice, or read one line of standard input; never an argument, which others could see."""
+    if sys.stdin.isatty():
+        return str(click.prompt("Password", hide_input=True, confirmation_prompt=True))
+    return sys.stdin.readline().rstrip("\r\n")
+
+
+@main.command("create-admin")
+@click.option("--email", required=True)
+@click.option("--name", default="Administrator", show_default=True, help="As other people see it.")
+@click.option(
+    "--role",
+    type=click.Choice([str(role) for role in Role if role.is_staff]),
+    default=str(Role.ADMIN),
+    show_default=True,
+)
+def create_admin(email: str, name: str, role: str) -> None:
+    """Add an administrator, or somebody else who works for the bank.
+
+    Asks for the password, or reads it from standard input. At the first log-in they set a second factor up.
+    """
+    settings = _settings()
+    from bank.database import make_engine
+    from bank.services import audit, passwords, users
+
+    if not re.fullmatch(r"[^@\s\x00]+@[^@\s\x00]+", email) or len(email) > users.MAX_EMAIL:
+        _fail("--email must be an email address.")
+    password = _new_password()
+    engine = make_engine(settings)
+    try:
+        user_id = users.create_staff(
+            engine, email=email, display_name=name, role=Role(role), password=password, origin=audit.Origin()
+        )
+    except users.EmailTakenError:
+        _fail("somebody has this email already.")
+    except passwords.PasswordError as error:
+        _fail(error.text)
+    except SQLAlchemyError as error:
+        _fail(f"nobody was added: {_explain(error, settings)}")
+    finally:
+        engine.dispose()
+    click.echo(f"{role} {user_id} added")
+
+
+@main.command("rotate-keys")
+def rotate_keys() -> None:
+    """Encrypt with secret_key what earlier_secret_key had encrypted; afterwards take the earlier one away.
+
+    Before: set earlier_secret_key to the secret in use and secret_key to a new one, on all instances.
+    """
+    settings = _settings()
+    from bank.database import make_engine
+    from bank.keys import Keyring
+    from bank.services import audit, second_factor
+
+    engine = make_engine(settings)
+    try:
+        changed, unreadable = second_factor.seal_anew(engine, Keyring.of(settings), audit.Origin())
+    except SQLAlchemyError as error:
+        _fail(f"no key was rotated: {_explain(error, settings)}")
+    finally:
+        engine.dispose()
+    click.echo(f"{changed} second factors sealed with secret_key")
+    if unreadable:
+        _fail(f"{unreadable} second factors open with neither secret; set earlier_secret_key to the one they need.")

@@ -99,6 +99,22 @@ class Session(Section):
     """How long the log-in form stays valid."""
 
 
+class Login(Section):
+    """Who must prove what at log-in, and how patient the bank is with failures; times in seconds."""
+
+    staff_second_factor: bool = True
+    """Whether everybody who is no customer must set a second factor up before anything else."""
+    account_failures: Annotated[int, Field(ge=1, le=5)] = 5
+    """Failures for one email before delays begin; Regulation (EU) 2018/389, article 4, allows five."""
+    address_failures: Annotated[int, Field(ge=1, le=1000)] = 20
+    """Failures from one address before delays begin; offices and mobile networks share addresses."""
+    first_delay_seconds: Annotated[int, Field(ge=1, le=3600)] = 30
+    longest_delay_seconds: Annotated[int, Field(ge=1, le=86400)] = 900
+    """Delays double up to this; counters are forgotten after four times as long without an attempt."""
+    sign_ups_per_address: Annotated[int, Field(ge=1, le=1000)] = 5
+    """Sign-ups from one address before delays begin."""
+
+
 class Logging(Section):
     """Where the log goes."""
 
@@ -219,10 +235,13 @@ class Settings(BaseSettings):
     site: Annotated[str, Field(min_length=1, max_length=64)] = "main"
     instance: Annotated[str, Field(min_length=1, max_length=255)] = "bank"
     secret_key: SecretStr
+    earlier_secret_key: SecretStr | None = None
+    """While the secret is being changed: the one before, which still opens what it sealed."""
     database: Database
     redis: RedisServer
     server: Server
     session: Session
+    login: Login
     logging: Logging
     tracing: Tracing
     approvals: Approvals
@@ -230,9 +249,11 @@ class Settings(BaseSettings):
     limits: Limits
     webhook: Webhook
 
-    @field_validator("secret_key")
+    @field_validator("secret_key", "earlier_secret_key")
     @classmethod
-    def _strong_secret(cls, value: SecretStr) -> SecretStr:
+    def _strong_secret(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is None:
+            return None
         secret = value.get_secret_value()
         if len(secret) < SECRET_KEY_LENGTH:
             raise ValueError(f"must have at least {SECRET_KEY_LENGTH} characters")

@@ -97,6 +97,7 @@ def register(app: Flask) -> None:
         return _page(status, {name: value for name, value in error.get_headers() if name in KEPT_HEADERS})
 
     @app.errorhandler(SessionStoreUnavailableError)
+    @app.errorhandler(RedisError)
     @app.errorhandler(OperationalError)
     @app.errorhandler(InterfaceError)
     @app.errorhandler(PoolTimeoutError)

@@ -36,6 +36,8 @@ TRANSFER_OUTCOMES = (
 ALERT_SEVERITIES = ("p1", "p2", "p3", "p4", "other")
 ALERT_STATES = ("firing", "resolved")
 LOGIN_OUTCOMES = ("success", "failure", "error")
+ATTEMPT_LIMITS = ("log-in", "proof", "sign-up")
+LOGIN_FACTORS = ("password", "totp", "recovery")
 
 REQUEST_SECONDS = Histogram(
     "flask_http_request_duration_seconds",
@@ -53,6 +55,7 @@ TRANSFERRED = Counter(
 TRANSFER_SECONDS = Histogram("bank_transfer_duration_seconds", "Time to carry out a transfer.", buckets=BUCKETS)
 REPLAYS = Counter("bank_idempotent_replays_total", "Forms sent again with a used key.", ("result",))
 LOGINS = Counter("bank_logins_total", "Attempts to log in, by how they ended.", ("outcome", "factor"))
+ACCOUNT_LOCKS = Counter("bank_account_locks_total", "Emails whose log-ins began to be slowed down.")
 DATABASE_RETRIES = Counter("bank_db_retries_total", "Transactions run again, by SQLSTATE.", ("sqlstate",))
 DATABASE_CONNECTIONS = Gauge(
     "bank_db_pool_connections_in_use", "Database connections lent out.", multiprocess_mode="livesum"
@@ -74,7 +77,7 @@ REDIS_SECONDS = Histogram(
 THREADS = Gauge(
     "bank_http_threads_limit", "Requests that can be answered at the same time.", multiprocess_mode="livesum"
 )
-RATE_LIMIT_HITS = Counter("bank_rate_limit_hits_total", "Requests refused because there were too many.", ("limit",))
+RATE_LIMITED = Counter("bank_rate_limited_total", "Requests refused because there were too many before.", ("limit",))
 ALERTS = Counter(
     "bank_alert_webhook_received_total", "Alerts that monitoring told the bank about.", ("severity", "status")
 )
@@ -90,7 +93,10 @@ def initialise(*, pool_size: int, threads: int) -> None:
         for kind in ("transfer", "payment"):
             TRANSFERS.labels(kind, outcome)
     for outcome in LOGIN_OUTCOMES:
-        LOGINS.labels(outcome, "password")
+        for factor in LOGIN_FACTORS:
+            LOGINS.labels(outcome, factor)
+    for limit in ATTEMPT_LIMITS:
+        RATE_LIMITED.labels(limit)
     for severity in ALERT_SEVERITIES:
         for state in ALERT_STATES:
             ALERTS.labels(severity, state)

@@ -12,6 +12,7 @@ from redis.retry import Retry
 
 from bank import metrics, tracing
 from bank.database import make_engine
+from bank.keys import Keyring
 from bank.services.limits import Limiter
 from bank.services.tokens import Tokens
 
@@ -44,6 +45,7 @@ class Resources:
     redis: Redis
     limiter: Limiter
     tokens: Tokens
+    keys: Keyring
 
 
 def make_redis(settings: Settings) -> Redis:
@@ -80,6 +82,7 @@ def make_resources(settings: Settings) -> Resources:
         redis=redis,
         limiter=Limiter(redis, settings.limits.per_minute),
         tokens=Tokens(redis, settings.secret_key.get_secret_value(), settings.limits.token_seconds),
+        keys=Keyring.of(settings),
     )
 
 

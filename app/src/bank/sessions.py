@@ -1,6 +1,7 @@
 """Sessions live in Redis; the cookie holds nothing but a random token, and Redis only a hash of it.
 
-A session ends when it was idle too long, when it reached its greatest age, or at log-out. It is read from Redis
+Redis also keeps, for each person, which sessions are theirs, so that they can see and end them. A session ends when
+it was idle too long, when it reached its greatest age, or at log-out. It is read from Redis
 when something first asks for it, so that health checks, metrics and static files work without Redis.
 """
 
@@ -12,6 +13,8 @@ import re
 import secrets
 import time
 from collections.abc import Iterator  # noqa: TC003
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from flask.sessions import SessionInterface, SessionMixin
@@ -27,15 +30,31 @@ COOKIE = "__Host-bank-session"
 TOKEN_BYTES = 32
 _TOKEN = re.compile(r"[A-Za-z0-9_-]{43}", re.ASCII)
 USER_KEY = "_user_id"
+DEVICE_KEY = "device"
+# How exact "last used" is, in seconds: a session that only reads is written this often.
+SEEN_SECONDS = 60
 
 
 class SessionStoreUnavailableError(Exception):
     """Redis did not answer, so nobody's session can be read or written."""
 
 
+def session_id(token: str) -> str:
+    """Return what a session is called outside its cookie; the token cannot be found from it."""
+    return hashlib.sha256(token.encode()).hexdigest()
+
+
 def storage_key(token: str) -> str:
     """Return the key under which Redis holds the session of a cookie."""
-    return f"bank:session:{hashlib.sha256(token.encode()).hexdigest()}"
+    return _key(session_id(token))
+
+
+def _key(name: str) -> str:
+    return f"bank:session:{name}"
+
+
+def _index_key(user_id: str) -> str:
+    return f"bank:sessions-of:{user_id}"
 
 
 class BankSession(SessionMixin):  # a MutableMapping
@@ -47,6 +66,7 @@ class BankSession(SessionMixin):  # a MutableMapping
         self._token = token
         self._data: dict[str, Any] | None = None
         self._created = 0
+        self._seen = 0
         self._stale: list[str] = []
         self._exists = False
         self.modified = False
@@ -61,6 +81,7 @@ class BankSession(SessionMixin):  # a MutableMapping
                 record = json.loads(raw) if raw else None
                 if record and time.time() < record["created"] + self._limits.absolute_seconds:
                     self._data, self._created, self._exists = record["data"], record["created"], True
+                    self._seen = record.get("seen", 0)
                 else:
                     self._token = None
         return self._data
@@ -72,6 +93,12 @@ class BankSession(SessionMixin):  # a MutableMapping
             self.failed = True
             self._data = self._data if self._data is not None else {}
             raise SessionStoreUnavailableError from error
+
+    @property
+    def id(self) -> str | None:
+        """What this session is called in the list of its person."""
+        self._loaded()
+        return session_id(self._token) if self._token else None
 
     @property
     def touched(self) -> bool:
@@ -99,7 +126,7 @@ class BankSession(SessionMixin):  # a MutableMapping
         lifetime = self._lifetime(data)
         if self._exists and self._token:
             key = storage_key(self._token)
-            if not self.modified:
+            if not self.modified and time.time() < self._seen + SEEN_SECONDS:
                 self._call("expire", key, lifetime)
             # "xx": a session that another request has just ended must not come back.
             elif not self._call("set", key, self._encode(data), ex=lifetime, xx=True):
@@ -109,6 +136,10 @@ class BankSession(SessionMixin):  # a MutableMapping
             return None, False
         self._token = secrets.token_urlsafe(TOKEN_BYTES)
         self._call("set", storage_key(self._token), self._encode(data), ex=lifetime, nx=True)
+        if user_id := data.get(USER_KEY):
+            index = _index_key(user_id)
+            self._call("zadd", index, {session_id(self._token): self._created})
+            self._call("expire", index, self._limits.absolute_seconds)
         return self._token, True
 
     def _lifetime(self, data: dict[str, Any]) -> int:
@@ -116,7 +147,8 @@ class BankSession(SessionMixin):  # a MutableMapping
         return max(1, min(idle, self._created + self._limits.absolute_seconds - int(time.time())))
 
     def _encode(self, data: dict[str, Any]) -> str:
-        return json.dumps({"created": self._created, "data": data}, separators=(",", ":"))
+        record = {"created": self._created, "seen": int(time.time()), "data": data}
+        return json.dumps(record, separators=(",", ":"))
 
     def __getitem__(self, key: str) -> Any:  # noqa: ANN401
         self.accessed = True
@@ -135,6 +167,59 @@ class BankSession(SessionMixin):  # a MutableMapping
 
     def __len__(self) -> int:
         return len(self._loaded())
+
+
+@dataclass(frozen=True)
+class SessionView:
+    """One of a person's sessions."""
+
+    id: str
+    device: str
+    since: datetime
+    last_used: datetime
+
+
+class SessionDirectory:
+    """The sessions of each person."""
+
+    def __init__(self, store: Redis) -> None:
+        self._store = store
+
+    def of(self, user_id: str) -> list[SessionView]:
+        """Return a person's sessions, the newest first.
+
+        Raises:
+            redis.exceptions.RedisError: Redis does not answer.
+        """
+        index = _index_key(user_id)
+        members: Any = self._store.zrevrange(index, 0, -1)
+        names = [name.decode() for name in members]
+        records: Any = self._store.mget([_key(name) for name in names]) if names else []
+        if gone := [name for name, raw in zip(names, records, strict=True) if raw is None]:
+            self._store.zrem(index, *gone)
+        found = []
+        for name, raw in zip(names, records, strict=True):
+            if raw is not None:
+                record = json.loads(raw)
+                since, seen = (datetime.fromtimestamp(record[key], UTC) for key in ("created", "seen"))
+                found.append(SessionView(name, record["data"].get(DEVICE_KEY, ""), since, seen))
+        return found
+
+    def end(self, user_id: str, name: str) -> bool:
+        """End one of a person's sessions; False if it is not theirs, or over.
+
+        Raises:
+            redis.exceptions.RedisError: Redis does not answer.
+        """
+        return bool(self._store.zrem(_index_key(user_id), name)) and bool(self._store.delete(_key(name)))
+
+    def end_all(self, user_id: str, keep: str | None = None) -> int:
+        """End a person's sessions, except one, and return how many.
+
+        Raises:
+            redis.exceptions.RedisError: Redis does not answer.
+        """
+        return sum(self.end(user_id, found.id) for found in self.of(user_id) if found.id != keep)
 
 
 class RedisSessions(SessionInterface):

@@ -43,6 +43,10 @@ class TokenRequest(Given):
 
     email: Annotated[str, Field(min_length=3, max_length=MAX_EMAIL)]
     password: Annotated[str, Field(min_length=1, max_length=MAX_LENGTH, json_schema_extra={"format": "password"})]
+    code: Annotated[
+        str,
+        Field(max_length=64, description="Of the app, or a recovery code, if there is a second factor."),
+    ] = ""
     scopes: Annotated[list[Scope], Field(min_length=1, max_length=len(SCOPES))]
 
 

@@ -13,6 +13,7 @@ from bank.routes import (
     notifications,
     operations,
     security,
+    sign_up,
     staff,
     standing_orders,
     statements,
@@ -36,4 +37,5 @@ BLUEPRINTS = (
     counter.blueprint,
     decisions.blueprint,
     audit.blueprint,
+    sign_up.blueprint,
 )

@@ -16,7 +16,8 @@ from bank.log import log_security
 from bank.permissions import Permission, public
 from bank.problems import ProblemError
 from bank.resources import resources
-from bank.services import accounts, ledger, payments, transfers, users
+from bank.routes import attempts, log_ins
+from bank.services import accounts, ledger, payments, second_factor, transfers, users
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -47,6 +48,16 @@ def description() -> Response:
     return jsonify(openapi.document())
 
 
+def _who(email: str, body: schemas.TokenRequest) -> tuple[users.Person | None, str | None]:
+    """Return whose email and password these are, and with what else they proved it; None: with not enough."""
+    found = resources()
+    person = users.authenticate(found.engine, email, body.password)
+    needs_code = person is not None and person.has_second_factor
+    owner = person.id if person and needs_code else None
+    used = second_factor.use(found.engine, found.keys, owner, body.code) if body.code else None
+    return person, used if needs_code else "password"
+
+
 @operation(
     blueprint,
     Operation(
@@ -62,19 +73,22 @@ def description() -> Response:
     ),
 )
 def issue_token(body: schemas.TokenRequest) -> Reply:
-    """Issue a token for an email and password."""
-    found = resources()
+    """Issue a token for an email and password, and a code of whoever has a second factor.
+
+    Attempts count together with those of the log-in page, and what was wrong is not told either.
+    """
+    email = users.normal_email(body.email)
+    reached = attempts.reserve(attempts.log_in_counters(email))
     try:
-        person = users.authenticate(found.engine, body.email, body.password)
+        person, factor = _who(email, body)
     except Exception:
         metrics.LOGINS.labels("error", "password").inc()
         raise
-    if person is None:
-        metrics.LOGINS.labels("failure", "password").inc()
-        log_security("log-in refused", action="log-in", outcome="failure", kind="start", reason="api")
-        raise ProblemError(401, "The log-in data are wrong.", kind="log-in-refused")
-    metrics.LOGINS.labels("success", "password").inc()
-    log_security("logged in", action="log-in", outcome="success", kind="start", reason="api", user_id=person.get_id())
+    if person is None or factor is None:
+        log_ins.refused("totp" if person else "password", person.get_id() if person else None, reached=reached)
+        raise ProblemError(401, "The log-in data are wrong, or a code is needed.", kind="log-in-refused")
+    log_ins.accepted(person, email, factor, tries=1)
+    found = resources()
     scopes = sorted(set(body.scopes))
     token = found.tokens.issue(person.id, person.credentials_version, scopes)
     content = schemas.AccessToken(access_token=token, expires_in=found.tokens.lifetime_seconds, scopes=scopes)

@@ -7,14 +7,12 @@ from typing import TYPE_CHECKING
 from flask_babel import gettext
 from flask_babel import lazy_gettext as _
 from flask_wtf import FlaskForm
-from wtforms import DateField, HiddenField, PasswordField, SelectChoice, SelectField, StringField
+from wtforms import DateField, HiddenField, SelectChoice, SelectField, StringField
 from wtforms.validators import DataRequired, Length, Optional, ValidationError
 
 from bank import account_numbers
 from bank.services.beneficiaries import MAX_NAME
 from bank.services.ledger import MAX_KEY, MAX_REFERENCE
-from bank.services.passwords import MAX_LENGTH
-from bank.services.users import MAX_EMAIL
 
 if TYPE_CHECKING:
     from wtforms import Field
@@ -35,15 +33,6 @@ def _account_number(_form: FlaskForm, field: Field) -> None:
     if number is None:
         raise ValidationError(gettext("This is not an IBAN of this bank. Check it for a typing error."))
     field.data = number
-
-
-class LoginForm(FlaskForm):  # type: ignore[misc]
-    """Email and password; nothing is said about which of them is wrong."""
-
-    email = StringField(_("Email"), validators=[DataRequired(_("Enter your email.")), Length(max=MAX_EMAIL)])
-    password = PasswordField(
-        _("Password"), validators=[DataRequired(_("Enter your password.")), Length(max=MAX_LENGTH)]
-    )
 
 
 class OrderForm(FlaskForm):  # type: ignore[misc]

@@ -69,7 +69,7 @@ class Limiter:
             count = self._alone.incr(key, WINDOW_SECONDS)
         limit = self._limits[name]
         if count > limit:
-            metrics.RATE_LIMIT_HITS.labels(name).inc()
+            metrics.RATE_LIMITED.labels(name).inc()
         return Verdict(name, count <= limit, limit, max(0, limit - count), WINDOW_SECONDS - second)
 
     def _shared_count(self, key: str) -> int | None:

@@ -16,6 +16,7 @@ from sqlalchemy import insert, select, update
 
 from bank import account_numbers
 from bank.models import Account, Balance, JournalEntry, Posting, User
+from bank.permissions import Role
 from bank.services import passwords
 
 if TYPE_CHECKING:
@@ -25,7 +26,13 @@ NAMESPACE = uuid.UUID("6f0f0f7e-9a3c-4f86-8a53-0f2d1a4d7b10")
 CURRENCY = "EUR"
 MIN_PASSWORD = 8
 BATCH = 25
-DEMO_PEOPLE = (("admin@demo.local", "Alex Morgan", "admin"), ("user@demo.local", "Robin Hale", "customer"))
+DEMO_PEOPLE = (
+    ("admin@demo.local", "Alex Morgan", "admin"),
+    ("user@demo.local", "Robin Hale", "customer"),
+    ("teller@demo.local", "Tessa Lindgren", "teller"),
+    ("supervisor@demo.local", "Samuel Osei", "supervisor"),
+    ("auditor@demo.local", "Aude Marchand", "auditor"),
+)
 FIRST_NAMES = (
     "Ada", "Amir", "Anna", "Bruno", "Chloé", "Clara", "Dario", "Elif", "Emil", "Freya", "Hugo", "Ines", "Jonas",
     "Kofi", "Lena", "Mateo", "Mina", "Noor", "Oskar", "Priya", "Rosa", "Samir", "Sofia", "Tomás", "Wanda", "Zoë",
@@ -88,6 +95,8 @@ def _invent(email: str, name: str | None, role: str, seed: int, now: datetime) -
     chance = random.Random(f"{seed}:{email}")  # noqa: S311  (must repeat; nothing here is secret)
     name = name or f"{chance.choice(FIRST_NAMES)} {chance.choice(LAST_NAMES)}"
     user_id = uuid.uuid5(NAMESPACE, email)
+    if role != Role.CUSTOMER:
+        return _Customer(user_id, email, name, role, [], [])
 
     def account(kind: str, title: str) -> dict[str, object]:
         account_id = uuid.uuid5(user_id, kind)
@@ -144,6 +153,8 @@ def _write(connection: Connection, customer: _Customer, password_hash: str, sett
             password_hash=password_hash,
         )
     )
+    if not customer.accounts:
+        return
     connection.execute(insert(Account), customer.accounts)
     connection.execute(insert(Balance), [{"account_id": account["id"]} for account in customer.accounts])
     connection.execute(
@@ -175,7 +186,8 @@ def seed(engine: Engine, *, customers: int, seed_number: int, password: str) -> 
 
     Args:
         engine: The database; the application's own rights are enough.
-        customers: How many customers there should be besides admin@demo.local and user@demo.local.
+        customers: How many customers there should be besides user@demo.local and one person of each
+            staff role, who have no accounts.
         seed_number: Decides names and amounts. Dates count back from today.
         password: Of every demonstration user, at least 8 characters.
 
