@@ -45,10 +45,14 @@ class Keyring:
         earlier = settings.earlier_secret_key
         return cls(settings.secret_key.get_secret_value(), earlier.get_secret_value() if earlier else None)
 
+    def key(self, purpose: str) -> bytes:
+        """Return the key of 256 bits that today's secret gives for a purpose."""
+        return _derive(self._secrets[0], purpose)
+
     def seal(self, purpose: str, content: bytes, owner: str) -> bytes:
         """Encrypt and authenticate (AES-256-GCM, random nonce), bound to the owner's id."""
         nonce = os.urandom(NONCE_BYTES)
-        return nonce + AESGCM(_derive(self._secrets[0], purpose)).encrypt(nonce, content, owner.encode())
+        return nonce + AESGCM(self.key(purpose)).encrypt(nonce, content, owner.encode())
 
     def unseal(self, purpose: str, sealed: bytes, owner: str) -> tuple[bytes, bool]:
         """Decrypt.
@@ -71,7 +75,7 @@ class Keyring:
 
     def mac(self, purpose: str, content: str) -> str:
         """Return a keyed hash (HMAC-SHA-256), as 64 hexadecimal digits, made with today's secret."""
-        return hmac.new(_derive(self._secrets[0], purpose), content.encode(), hashlib.sha256).hexdigest()
+        return hmac.new(self.key(purpose), content.encode(), hashlib.sha256).hexdigest()
 
     def is_mac(self, purpose: str, content: str, offered: str) -> bool:
         """Tell whether a keyed hash is one of ours, made with any known secret."""

@@ -75,14 +75,14 @@ def make_redis(settings: Settings) -> Redis:
 
 def make_resources(settings: Settings) -> Resources:
     """Make the resources of one process."""
-    redis = make_redis(settings)
+    redis, keys = make_redis(settings), Keyring.of(settings)
     return Resources(
         settings=settings,
         engine=make_engine(settings),
         redis=redis,
         limiter=Limiter(redis, settings.limits.per_minute),
-        tokens=Tokens(redis, settings.secret_key.get_secret_value(), settings.limits.token_seconds),
-        keys=Keyring.of(settings),
+        tokens=Tokens(redis, keys, settings.limits.token_seconds),
+        keys=keys,
     )
 
 

@@ -9,14 +9,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import jwt
-from cryptography.hazmat.primitives.hashes import SHA256
-from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from redis.exceptions import RedisError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from redis import Redis
+
+    from bank.keys import Keyring
 
 ALGORITHM = "HS256"
 ISSUER = "bank"
@@ -48,9 +48,9 @@ class Token:
 class Tokens:
     """Issues tokens and believes its own."""
 
-    def __init__(self, redis: Redis, secret_key: str, lifetime_seconds: int) -> None:
+    def __init__(self, redis: Redis, keys: Keyring, lifetime_seconds: int) -> None:
         # A key of its own: what is signed for another purpose with the secret key is no token.
-        self._key = HKDF(SHA256(), length=32, salt=None, info=b"bank api token").derive(secret_key.encode())
+        self._key = keys.key("api token")
         self._redis = redis
         self.lifetime_seconds = lifetime_seconds
 
