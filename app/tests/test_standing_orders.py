@@ -20,7 +20,7 @@ from sqlalchemy import text
 
 from bank.cli import main
 from bank.config import Approvals
-from bank.services import interest, ledger, scheduler, standing_orders
+from bank.services import interest, ledger, reconcile, scheduler, standing_orders
 from conftest import browser
 
 WEEK, MONTH = "weekly", "monthly"
@@ -103,12 +103,19 @@ def test_due_dates_leave_no_week_or_month_out(first, frequency, count):
 # Paying
 
 
+def overdue(engine):
+    reconcile._cache.clear()
+    return reconcile.figures(engine).overdue_orders
+
+
 def test_missed_dates_are_caught_up_once(engine, owner, make_customer, balance_of, order, today):
     payer, payee = make_customer(1_000), make_customer()
     first = today - timedelta(weeks=3)
     order_id = order(payer, payee, frequency=WEEK, first=first)
+    assert overdue(engine) == 1
     assert [run.outcome for run in standing_orders.run_due(engine, today)] == ["paid"] * 4
     assert standing_orders.run_due(engine, today) == []
+    assert overdue(engine) == 0
     assert balance_of(payee.account) == 400
     assert [run[0] for run in runs_of(owner, order_id)] == [first + timedelta(weeks=n) for n in range(4)]
     view = standing_orders.list_of(engine, payer.id)[0]

@@ -120,6 +120,7 @@ class LedgerCollector(Collector):
             ("bank_ledger_imbalance_minor_units", "By how much the ledger is off; must be 0.", figures.imbalance_minor),
             ("bank_reconcile_findings", "Rows that the last reconciliation found wrong; must be 0.", figures.findings),
             ("bank_pending_approvals", "Movements that wait for a second person.", figures.pending_approvals),
+            ("bank_standing_orders_overdue", "Standing orders that no scheduler has run.", figures.overdue_orders),
         ):
             yield GaugeMetricFamily(name, text, value=value)
         if figures.reconciled_at:

@@ -354,10 +354,3 @@ def _fields(order_id: uuid.UUID, outcome: str, reason: str = "") -> dict[str, st
         "event.reason": reason or outcome,
         "bank.standing_order.id": str(order_id),
     }
-
-
-def count_overdue(engine: Engine, day: date) -> int:
-    """Return how many active orders should have been paid before ``day``: above 0, no scheduler works."""
-    query = select(func.count()).where(StandingOrder.status == "active", StandingOrder.next_date < day)
-    with engine.connect() as connection:
-        return connection.execute(query).scalar_one()
