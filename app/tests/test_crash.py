@@ -24,12 +24,13 @@ CLIENTS = 4
 class Client:
     """One customer's browser; the answer None means that nobody knows what happened."""
 
-    def __init__(self, port, cookie=""):
-        self.port, self.cookie = port, cookie
+    def __init__(self, port, cookies=None):
+        self.port, self.cookies = port, dict(cookies or {})
 
     def send(self, method, path, form=None):
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
-        headers = {"Cookie": self.cookie, "Content-Type": "application/x-www-form-urlencoded"}
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
+        cookies = "; ".join(f"{name}={value}" for name, value in self.cookies.items())
+        headers = {"Cookie": cookies, "Content-Type": "application/x-www-form-urlencoded"}
         try:
             connection.request(method, path, urllib.parse.urlencode(form or {}), headers)
             response = connection.getresponse()
@@ -38,8 +39,9 @@ class Client:
             return None, ""
         finally:
             connection.close()
-        if cookie := response.getheader("Set-Cookie"):
-            self.cookie = cookie.split(";")[0]
+        for cookie in response.headers.get_all("Set-Cookie", []):
+            name, _, value = cookie.split(";")[0].partition("=")
+            self.cookies[name] = value
         return response.status, body
 
     def token(self, path):
@@ -69,7 +71,7 @@ def test_killed_workers_lose_and_double_nothing(start_instance, owner, engine, m
         return client.send("POST", "/transfer", {**form, "key": key, "amount": f"0.{amounts[key]:02d}"})[0]
 
     def pay():
-        client = Client(instance.port, browser.cookie)
+        client = Client(instance.port, browser.cookies)
         while not done.is_set():
             key = uuid.uuid4().hex
             amounts[key] = 1 + len(amounts) % 99
@@ -93,7 +95,7 @@ def test_killed_workers_lose_and_double_nothing(start_instance, owner, engine, m
     assert acknowledged
     assert unknown, "every answer arrived, so nothing was tried"
 
-    retrying, deadline = Client(instance.port, browser.cookie), time.monotonic() + 30
+    retrying, deadline = Client(instance.port, browser.cookies), time.monotonic() + 30
     left = set(unknown)
     while left and time.monotonic() < deadline:
         left = {key for key in left if order(retrying, key) != 303}

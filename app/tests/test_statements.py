@@ -147,10 +147,12 @@ def test_pdf_says_the_same(logged_in, history):
     assert payer.number[-4:] in everything
 
 
-def test_statement_of_somebody_else_or_of_no_month_does_not_exist(app, logged_in, history):
+def test_statement_of_somebody_else_or_of_no_month_does_not_exist(app, engine, logged_in, history):
     payer, friend = history
+    now = f"{datetime.now(UTC):%Y-%m}"
+    assert statements.months(engine, friend.account)
     for path in (
-        f"{friend.account}/statements/2026-09.csv", f"{payer.account}/statements/2026-06.csv",
+        f"{friend.account}/statements/{now}.csv", f"{payer.account}/statements/2026-06.csv",
         f"{payer.account}/statements/2099-01.pdf", f"{payer.account}/statements/2026-13.pdf",
         f"{payer.account}/statements/2026-9.pdf", f"{payer.account}/statements/2026-09.exe",
         f"{uuid.uuid4()}/statements/2026-09.pdf",
