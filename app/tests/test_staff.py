@@ -2,13 +2,15 @@
 
 import re
 import uuid
+from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
+import pyotp
 import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
-from bank.services import approvals, audit, notifications, staffing
+from bank.services import alerts, approvals, audit, notifications, second_factor, sign_ups, staffing
 from bank.services.notifications import Kind
 from conftest import browser
 
@@ -223,6 +225,52 @@ def test_database_refuses_a_role_without_a_second_person_of_rank(worker, engine)
     assert staffing.get(engine, teller.id).role == "teller"
 
 
+def test_administrator_removes_a_lost_second_factor(worker, app, engine):
+    admin, teller = worker("admin"), worker("teller")
+    seed = second_factor.new_seed()
+    code = pyotp.TOTP(seed).now()
+    keys = app.extensions["bank"].keys
+    second_factor.enrol(engine, keys, teller.id, seed=seed, code=code, origin=audit.Origin(teller.id))
+    path = f"/staff/users/{teller.id}"
+    assert "Remove the second factor" in admin.client.get(path).get_data(as_text=True)
+    for _ in range(2):
+        assert act(admin.client, f"{path}/second-factor/remove").status_code == 303
+    assert not staffing.get(engine, teller.id).has_second_factor
+    assert acts(engine, teller.id).count("second-factor-remove") == 1
+    assert Kind.SECOND_FACTOR_OFF in {item.kind for item in notifications.latest(engine, teller.id)[0]}
+    assert act(admin.client, f"/staff/users/{uuid.uuid4()}/second-factor/remove").status_code == 404
+    with pytest.raises(staffing.OwnCaseError):
+        staffing.remove_second_factor(engine, audit.Origin(teller.id), teller.id)
+
+
+# Sign-ups
+
+
+def test_supervisor_admits_one_and_turns_another_down(worker, app, engine, make_customer):
+    supervisor, taken = worker("supervisor"), make_customer()
+    people = {}
+    for name, email in (("Nina New", f"{uuid.uuid4().hex}@test.local"), ("Tom Twice", taken.email), ("Rolf", "")):
+        people[name] = (uuid.uuid4(), email or f"{uuid.uuid4().hex}@test.local")
+        sign_ups.ask(engine, people[name][0], email=people[name][1], display_name=name, password="long enough for it")
+    page = supervisor.client.get("/staff/sign-ups").get_data(as_text=True)
+    assert "Nina New" in page
+    assert "has this email already" in page
+
+    def decide(name, decision):
+        return act(supervisor.client, f"/staff/sign-ups/{people[name][0]}/{decision}").status_code
+
+    assert decide("Nina New", "approve") == 303
+    assert decide("Nina New", "approve") == 404
+    assert decide("Tom Twice", "approve") == 303
+    assert decide("Tom Twice", "reject") == 303
+    assert decide("Rolf", "reject") == 303
+    assert "Nina New" not in supervisor.client.get("/staff/sign-ups").get_data(as_text=True)
+    nina, rolf = browser(app), browser(app)
+    assert nina.log_in(people["Nina New"][1], "long enough for it").status_code == 303
+    assert "Everyday" in nina.get("/accounts").get_data(as_text=True)
+    assert rolf.log_in(people["Rolf"][1], "long enough for it").status_code == 401
+
+
 # The audit trail
 
 
@@ -239,3 +287,23 @@ def test_auditor_reads_the_trail_and_searches_it(worker, make_customer):
     assert "Nothing found" in read(object_id=str(customer.account), until="2020-01-01").get_data(as_text=True)
     for wrong in ({"actor": "x"}, {"since": "yesterday"}, {"before": "x"}):
         assert read(**wrong).status_code == 400
+
+
+# Alerts
+
+
+def test_staff_see_open_alerts_and_those_that_ended(worker, engine):
+    now = datetime.now(UTC)
+
+    def notice(name, status, ends_at=None):
+        labels = {"alertname": name, "severity": "p1", "instance": "db1"}
+        return alerts.Notice(uuid.uuid4().hex, now, ends_at, status, labels, {"summary": f"{name} <b>"})
+
+    alerts.record(engine, [notice("StaffSeesOpen", "firing"), notice("StaffSeesOver", "resolved", now)])
+    page = worker("supervisor").client.get("/staff/alerts").get_data(as_text=True)
+    opened, over = page.split("<h2>Over</h2>")
+    assert "StaffSeesOpen &lt;b&gt;" in opened
+    assert "StaffSeesOver" in over
+    assert "StaffSeesOver" not in opened
+    with engine.begin() as connection:
+        connection.execute(text("UPDATE alerts SET status = 'resolved', ends_at = now(), closed_at = now()"))

@@ -7,6 +7,7 @@ import re
 import shutil
 import threading
 import time
+import uuid
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -244,6 +245,27 @@ def test_keyboard_reaches_everything_and_shows_where_it_is(visit):
     expect(page.get_by_role("link", name="New transfer")).to_be_focused()
     outline = page.evaluate("getComputedStyle(document.activeElement).outlineWidth")
     assert outline == "3px"
+
+
+def test_stranger_becomes_a_customer(visit, make_staff):
+    stranger = visit(locale="fr-FR")
+    stranger.page.goto("/sign-up")
+    stranger.look("sign-up-french")
+    email = f"{uuid.uuid4().hex}@test.local"
+    stranger.page.get_by_label("Nom").fill("Nina Neuve")
+    stranger.page.get_by_label("Adresse e-mail").fill(email)
+    stranger.page.get_by_label("Mot de passe").fill(PASSWORD)
+    stranger.page.get_by_role("main").locator("button").click()
+    expect(stranger.page.get_by_role("status")).to_be_visible()
+    _, supervisor_email = make_staff("supervisor")
+    supervisor = visit(locale="en-GB")
+    supervisor.log_in(supervisor_email)
+    supervisor.page.get_by_role("navigation").get_by_role("link", name="Sign-ups").click()
+    supervisor.look("staff-sign-ups")
+    supervisor.page.get_by_role("button", name="Approve Nina Neuve").click()
+    expect(supervisor.page.get_by_role("status")).to_contain_text("can log in")
+    stranger.log_in(email)
+    expect(stranger.page.get_by_role("heading", level=1)).to_have_text("Vos comptes")
 
 
 def test_large_withdrawal_takes_four_eyes(visit, make_staff, make_customer):

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from flask import Blueprint, abort, redirect, render_template, request
 from flask_babel import gettext
 from flask_login import current_user
+from wtforms import SelectChoice
 
 from bank.access import start_page
 from bank.permissions import Permission, public, requires
@@ -72,7 +73,7 @@ def detail(account_id: uuid.UUID) -> str | tuple[str, int]:
 def _search(currency: str) -> tuple[SearchForm, accounts.Search | None]:
     """Return the form, and what to look for; None if something that was typed is not usable."""
     form = SearchForm(request.args)
-    form.kind.choices = [("", gettext("Any")), *KINDS.items()]
+    form.kind.choices = [SelectChoice("", gettext("Any")), *(SelectChoice(kind, name) for kind, name in KINDS.items())]
     form.kind.data = form.kind.data or ""
     valid = form.validate()
     least, most = (amounts.read(field, currency) if field.data else None for field in (form.least, form.most))

@@ -51,11 +51,8 @@ def log_in_counters(email: str) -> list[Counter]:
     """
     login = resources().settings.login
     keys = resources().keys
-    found = _DEVICE.fullmatch(request.cookies.get(DEVICE_COOKIE, ""))
-    if found and keys.is_mac(_PURPOSE, f"{found[1]} {email}", found[2]):
-        own = "device:" + hashlib.sha256(found[1].encode()).hexdigest()
-    else:
-        own = "email:" + keys.mac("attempts", email)
+    device = _device(email)
+    own = f"device:{hashlib.sha256(device.encode()).hexdigest()}" if device else f"email:{keys.mac('attempts', email)}"
     return [_counter(f"log-in:{own}", login.account_failures), address_counter("log-in", login.address_failures)]
 
 
@@ -64,12 +61,22 @@ def own_counter(user_id: str) -> Counter:
     return _counter(f"proof:{user_id}", resources().settings.login.account_failures)
 
 
+def _device(email: str) -> str | None:
+    """Return the name of this browser if the person with this email logged in from it before."""
+    found = _DEVICE.fullmatch(request.cookies.get(DEVICE_COOKIE, ""))
+    return found[1] if found and resources().keys.is_mac(_PURPOSE, f"{found[1]} {email}", found[2]) else None
+
+
+def knows_device(email: str) -> bool:
+    """Tell whether the person with this email logged in from this browser before."""
+    return _device(email) is not None
+
+
 def remember_device(response: Response, email: str) -> None:
     """Let the browser show next time that this person logged in from it."""
-    keys = resources().keys
-    found = _DEVICE.fullmatch(request.cookies.get(DEVICE_COOKIE, ""))
-    if found and keys.is_mac(_PURPOSE, f"{found[1]} {email}", found[2]):
+    if knows_device(email):
         return
+    keys = resources().keys
     nonce = secrets.token_urlsafe(16)
     response.set_cookie(
         DEVICE_COOKIE,

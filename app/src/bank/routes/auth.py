@@ -117,7 +117,7 @@ def code() -> Page:
 
 
 def _complete(person: users.Person, email: str, factor: str, *, tries: int) -> Response:
-    log_ins.accepted(person, email, factor, tries=tries)
+    log_ins.accepted(person, email, factor, tries=tries, is_news=not attempts.knows_device(email))
     begin_session(person, person.credentials_version)
     if factor == "recovery":
         flash(gettext("You used a recovery code. Make new ones before you run out of them."), "info")

@@ -11,6 +11,7 @@ from werkzeug.wrappers import Response
 
 from bank.permissions import Permission, requires
 from bank.resources import resources
+from bank.routes import step_up
 from bank.routes.forms import BeneficiaryForm
 from bank.services import beneficiaries
 
@@ -20,7 +21,7 @@ Page = str | Response | tuple[str, int]
 
 def _page(form: BeneficiaryForm) -> str:
     saved = beneficiaries.list_of(resources().engine, current_user.id)
-    return render_template("beneficiaries.html", form=form, saved=saved)
+    return render_template("beneficiaries.html", form=form, saved=saved, proof=step_up.needed())
 
 
 @blueprint.get("/beneficiaries")
@@ -37,6 +38,8 @@ def add() -> Page:
     form = BeneficiaryForm()
     if not form.validate():
         return _page(form), 400
+    if not step_up.is_given(form.code if step_up.needed() is step_up.Proof.CODE else form.password):
+        return _page(form), 403
     name = form.name.data.strip()
     try:
         beneficiaries.add(resources().engine, current_user.id, name, form.number.data)

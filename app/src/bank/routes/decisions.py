@@ -16,7 +16,7 @@ from bank.permissions import Permission, requires
 from bank.resources import resources
 from bank.routes import refusals
 from bank.routes.staff_forms import ROLES
-from bank.services import approvals, ledger, staffing
+from bank.services import approvals, ledger, sign_ups, staffing, users
 
 if TYPE_CHECKING:
     from werkzeug.wrappers import Response
@@ -87,6 +87,40 @@ def _log(action: str, outcome: str, reason: str = "") -> None:
             "user.id": current_user.get_id(),
         },
     )
+
+
+@blueprint.get("/sign-ups")
+@requires(Permission.SIGN_UPS_DECIDE)
+def waiting_sign_ups() -> str:
+    """Show who asks to become a customer, the oldest first."""
+    return render_template("staff/sign_ups.html", waiting=sign_ups.pending_sign_ups(resources().engine))
+
+
+@blueprint.post("/sign-ups/<uuid:sign_up_id>/approve")
+@requires(Permission.SIGN_UPS_DECIDE)
+def approve_sign_up(sign_up_id: uuid.UUID) -> Response:
+    """Make a customer of who asked, with a first account."""
+    try:
+        sign_ups.approve_sign_up(resources().engine, sign_up_id, origin())
+    except sign_ups.SignUpNotFoundError:
+        abort(404)
+    except users.EmailTakenError:
+        flash(gettext("A user has this email already; the sign-up can only be rejected."), "error")
+    else:
+        flash(gettext("Approved: the customer can log in and has a first account."), "success")
+    return redirect(url_for("decisions.waiting_sign_ups"), 303)
+
+
+@blueprint.post("/sign-ups/<uuid:sign_up_id>/reject")
+@requires(Permission.SIGN_UPS_DECIDE)
+def reject_sign_up(sign_up_id: uuid.UUID) -> Response:
+    """Turn somebody down and forget what they told."""
+    try:
+        sign_ups.reject_sign_up(resources().engine, sign_up_id, origin())
+    except sign_ups.SignUpNotFoundError:
+        abort(404)
+    flash(gettext("Rejected; what was told is deleted."), "success")
+    return redirect(url_for("decisions.waiting_sign_ups"), 303)
 
 
 @blueprint.get("/role-changes")

@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING
 from flask_babel import gettext
 from flask_babel import lazy_gettext as _
 from flask_wtf import FlaskForm
-from wtforms import DateField, HiddenField, SelectChoice, SelectField, StringField
+from wtforms import DateField, HiddenField, PasswordField, SelectChoice, SelectField, StringField
 from wtforms.validators import DataRequired, Length, Optional, ValidationError
 
 from bank import account_numbers
 from bank.services.beneficiaries import MAX_NAME
 from bank.services.ledger import MAX_KEY, MAX_REFERENCE
+from bank.services.passwords import MAX_LENGTH
 
 if TYPE_CHECKING:
     from wtforms import Field
@@ -50,6 +51,8 @@ class BeneficiaryForm(FlaskForm):  # type: ignore[misc]
 
     name = StringField(_("Name"), validators=[DataRequired(_("Enter a name.")), Length(max=MAX_NAME), printable])
     number = StringField("IBAN", validators=[DataRequired(_("Enter an IBAN.")), _account_number])
+    password = PasswordField(_("Your password"), validators=[Length(max=MAX_LENGTH)])
+    code = StringField(_("Code of your app"), validators=[Length(max=64), printable])
 
 
 class SearchForm(FlaskForm):  # type: ignore[misc]

@@ -10,9 +10,13 @@ from bank.database import in_transaction
 from bank.log import log_security
 from bank.resources import resources
 from bank.routes import attempts
-from bank.services import audit
+from bank.services import audit, notifications
 
 if TYPE_CHECKING:
+    import uuid
+
+    from sqlalchemy import Connection
+
     from bank.services.users import Person
 
 
@@ -32,16 +36,26 @@ def refused(factor: str, user_id: str | None, *, reached: bool) -> None:
         log_security("log-ins slowed down", action="slow-down", outcome="failure", kind="denied", user_id=user_id)
 
 
-def accepted(person: Person, email: str, factor: str, *, tries: int) -> None:
-    """Record a log-in that is complete; ``tries`` is how many of its attempts were counted."""
+def accepted(person: Person, email: str, factor: str, *, tries: int, is_news: bool = False) -> None:
+    """Record a log-in that is complete.
+
+    Args:
+        person: Who logged in.
+        email: With which email.
+        factor: What was given last: ``password``, ``totp`` or ``recovery``.
+        tries: How many of its attempts were counted.
+        is_news: Whether the person should be told, because it came from a browser that was not known.
+    """
     attempts.succeeded(attempts.log_in_counters(email), tries)
-    _record("log-in", person.get_id(), {"factor": factor})
+    _record("log-in", person.get_id(), {"factor": factor}, tell=person.id if is_news else None)
     metrics.LOGINS.labels("success", factor).inc()
     log_security("logged in", action="log-in", outcome="success", kind="start", reason=factor, user_id=person.get_id())
 
 
-def _record(action: str, user_id: str, after: dict[str, Any]) -> None:
-    target = audit.Object("user", user_id)
-    in_transaction(
-        resources().engine, lambda connection: audit.record(connection, origin(), action, target, after=after)
-    )
+def _record(action: str, user_id: str, after: dict[str, Any], tell: uuid.UUID | None = None) -> None:
+    def write(connection: Connection) -> None:
+        if tell:
+            notifications.tell(connection, tell, notifications.Kind.LOG_IN)
+        audit.record(connection, origin(), action, audit.Object("user", user_id), after=after)
+
+    in_transaction(resources().engine, write)

@@ -14,13 +14,14 @@ from bank.access import origin
 from bank.permissions import Permission, requires
 from bank.resources import resources
 from bank.routes.staff_forms import ROLES, FindUserForm, RoleForm
-from bank.services import approvals, staffing
+from bank.services import alerts, approvals, sign_ups, staffing
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 blueprint = Blueprint("staff", __name__, url_prefix="/staff")
 Page = str | Response | tuple[str, int]
+LATEST_RESOLVED = 20
 
 
 @blueprint.get("")
@@ -31,9 +32,25 @@ def home() -> str:
     waiting = {}
     if current_user.may(Permission.APPROVALS_READ):
         waiting["approvals"] = approvals.count_pending(engine)
+    if current_user.may(Permission.SIGN_UPS_DECIDE):
+        waiting["sign_ups"] = len(sign_ups.pending_sign_ups(engine))
     if current_user.may(Permission.ROLES_DECIDE):
         waiting["roles"] = len(staffing.waiting(engine))
+    if current_user.may(Permission.ALERTS_READ):
+        waiting["alerts"] = len(alerts.list_of(engine, status=alerts.FIRING))
     return render_template("staff/home.html", waiting=waiting, role=ROLES.get(current_user.role, current_user.role))
+
+
+@blueprint.get("/alerts")
+@requires(Permission.ALERTS_READ)
+def alerts_open() -> str:
+    """Show the alerts that monitoring sent: what is open, and what ended last."""
+    engine = resources().engine
+    return render_template(
+        "staff/alerts.html",
+        firing=alerts.list_of(engine, status=alerts.FIRING),
+        resolved=alerts.list_of(engine, status=alerts.RESOLVED, length=LATEST_RESOLVED),
+    )
 
 
 @blueprint.route("/users", methods=["GET", "POST"])
@@ -84,6 +101,17 @@ def enable(user_id: uuid.UUID) -> Page:
         user_id,
         lambda: staffing.set_enabled(resources().engine, origin(), user_id, enabled=True),
         gettext("The user can log in again."),
+    )
+
+
+@blueprint.post("/users/<uuid:user_id>/second-factor/remove")
+@requires(Permission.USERS_MANAGE)
+def remove_second_factor(user_id: uuid.UUID) -> Page:
+    """Take a lost second factor away; the user logs in with the password and sets up another."""
+    return _act(
+        user_id,
+        lambda: staffing.remove_second_factor(resources().engine, origin(), user_id),
+        gettext("The second factor is removed, and every session has ended."),
     )
 
 

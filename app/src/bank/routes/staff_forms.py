@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from flask_babel import lazy_gettext as _
 from flask_wtf import FlaskForm
-from wtforms import DateField, HiddenField, RadioField, SelectField, StringField
+from wtforms import DateField, HiddenField, RadioField, SelectChoice, SelectField, StringField
 from wtforms.validators import UUID, DataRequired, Length, Optional
 
 from bank.permissions import Role
@@ -47,7 +47,7 @@ class CashForm(FlaskForm):  # type: ignore[misc]
     key = HiddenField(validators=[DataRequired(_("Reload the page.")), Length(max=MAX_KEY), printable])
     kind = RadioField(
         _("What the customer does"),
-        choices=[("deposit", _("Pays in")), ("withdrawal", _("Takes out"))],
+        choices=[SelectChoice("deposit", _("Pays in")), SelectChoice("withdrawal", _("Takes out"))],
         validators=[DataRequired(_("Choose one."))],
     )
     amount = StringField(_("Amount"), validators=[DataRequired(_("Enter an amount.")), Length(max=32)])
@@ -74,7 +74,9 @@ class ReasonForm(FlaskForm):  # type: ignore[misc]
 class RoleForm(FlaskForm):  # type: ignore[misc]
     """Another role for a user."""
 
-    role = SelectField(_("New role"), choices=[(str(role), name) for role, name in ROLES.items()], coerce=Role)
+    role = SelectField(
+        _("New role"), choices=[SelectChoice(str(role), name) for role, name in ROLES.items()], coerce=Role
+    )
 
 
 class AuditForm(FlaskForm):  # type: ignore[misc]

@@ -8,6 +8,7 @@ from flask import Blueprint, abort, flash, redirect, render_template, request, u
 from flask_babel import gettext
 from flask_login import current_user
 from werkzeug.wrappers import Response
+from wtforms import SelectChoice
 
 from bank import i18n, orders
 from bank.permissions import Permission, requires
@@ -67,7 +68,9 @@ def review() -> Page:
 def _form() -> tuple[TransferForm, list[accounts.AccountView]]:
     own = accounts.list_of(resources().engine, current_user.id)
     form = TransferForm()
-    form.from_account.choices = [(str(a.id), f"{a.name} · {i18n.amount(a.available_minor, a.currency)}") for a in own]
+    form.from_account.choices = [
+        SelectChoice(str(a.id), f"{a.name} · {i18n.amount(a.available_minor, a.currency)}") for a in own
+    ]
     return form, own
 
 

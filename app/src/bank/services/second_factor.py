@@ -21,7 +21,7 @@ from sqlalchemy import delete, func, insert, select, update
 
 from bank.keys import UnsealError
 from bank.models import RecoveryCode, SecondFactor, User
-from bank.services import audit
+from bank.services import audit, notifications
 
 if TYPE_CHECKING:
     import uuid
@@ -142,6 +142,7 @@ def enrol(
         connection.execute(insert(SecondFactor).values(user_id=user_id, seed=sealed, last_step=step))
         codes = _replace_recovery_codes(connection, user_id)
         version = _end_other_sessions(connection, user_id)
+        notifications.tell(connection, user_id, notifications.Kind.SECOND_FACTOR_ON)
         audit.record(connection, origin, "second-factor-enrol", audit.Object("user", str(user_id)))
     return codes, version
 
@@ -205,6 +206,7 @@ def remove(engine: Engine, user_id: uuid.UUID, origin: audit.Origin) -> bool:
             return False
         connection.execute(delete(RecoveryCode).where(RecoveryCode.user_id == user_id))
         _end_other_sessions(connection, user_id)
+        notifications.tell(connection, user_id, notifications.Kind.SECOND_FACTOR_OFF)
         audit.record(connection, origin, "second-factor-remove", audit.Object("user", str(user_id)))
     return True
 

@@ -17,7 +17,7 @@ from sqlalchemy.orm import aliased
 
 from bank.models import RoleChange, SecondFactor, User
 from bank.permissions import Role
-from bank.services import audit
+from bank.services import audit, second_factor
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine
@@ -132,6 +132,20 @@ def set_enabled(engine: Engine, origin: audit.Origin, user_id: uuid.UUID, *, ena
             before={"is_enabled": user.is_enabled},
             after={"is_enabled": enabled},
         )
+
+
+def remove_second_factor(engine: Engine, origin: audit.Origin, user_id: uuid.UUID) -> None:
+    """Take a lost second factor away from somebody else.
+
+    Raises:
+        StaffingError: One of the reasons above.
+    """
+    if user_id == origin.actor_id:
+        raise OwnCaseError
+    if get(engine, user_id) is None:
+        raise NotFoundError
+    if not second_factor.remove(engine, user_id, origin):
+        raise AlreadyDoneError
 
 
 def ask_for_role(engine: Engine, origin: audit.Origin, user_id: uuid.UUID, role: Role) -> None:

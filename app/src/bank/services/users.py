@@ -13,7 +13,7 @@ from sqlalchemy.exc import IntegrityError
 from bank import permissions
 from bank.database import reading
 from bank.models import SecondFactor, User
-from bank.services import audit, passwords
+from bank.services import audit, notifications, passwords
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine, Row
@@ -145,6 +145,7 @@ def change_password(engine: Engine, user_id: uuid.UUID, current: str, new: str, 
             .values(password_hash=new_hash, credentials_version=User.credentials_version + 1)
             .returning(User.credentials_version)
         ).scalar_one()
+        notifications.tell(connection, user_id, notifications.Kind.PASSWORD_CHANGED)
         audit.record(connection, origin, "password-change", audit.Object("user", str(user_id)))
     return version
 

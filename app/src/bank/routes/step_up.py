@@ -1,0 +1,73 @@
+"""Proof that it is still the person who logged in, before something that a thief of the session would want."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+from flask_babel import gettext
+from flask_login import current_user
+
+from bank.log import log_security
+from bank.resources import resources
+from bank.routes import attempts
+from bank.routes.auth import own_session
+from bank.services import second_factor, users
+
+if TYPE_CHECKING:
+    from wtforms import Field
+
+# A log-in that is younger needs no further proof, in seconds.
+FRESH_SECONDS = 300
+
+
+class Proof(StrEnum):
+    """What the person must give."""
+
+    NONE = "none"
+    PASSWORD = "password"  # noqa: S105  (a kind of proof)
+    CODE = "code"
+
+
+def needed() -> Proof:
+    """Return what is needed now: nothing shortly after the log-in, then the second factor, or else the password."""
+    if own_session().age_seconds <= FRESH_SECONDS:
+        return Proof.NONE
+    return Proof.CODE if current_user.has_second_factor else Proof.PASSWORD
+
+
+def is_given(field: Field) -> bool:
+    """Tell whether the field holds the proof that is needed; if not, the reason is beside it.
+
+    Raises:
+        werkzeug.exceptions.TooManyRequests: There were too many wrong ones.
+    """
+    proof = needed()
+    if proof is Proof.NONE:
+        return True
+    if not field.data:
+        field.errors = [gettext("Your log-in is a while ago: prove that it is you.")]
+        return False
+    counters = [attempts.own_counter(current_user.get_id())]
+    attempts.reserve(counters)
+    if _is_right(proof, field.data):
+        attempts.succeeded(counters)
+        return True
+    log_security("proof refused", action="step-up", outcome="failure", category="iam", reason=f"wrong {proof}")
+    field.errors = [
+        gettext("This code does not fit. Use the next one.")
+        if proof is Proof.CODE
+        else gettext("This is not your password.")
+    ]
+    return False
+
+
+def _is_right(proof: Proof, given: str) -> bool:
+    found = resources()
+    if proof is Proof.CODE:
+        return second_factor.use(found.engine, found.keys, current_user.id, given) is not None
+    try:
+        users.confirm_password(found.engine, current_user.id, given)
+    except users.WrongPasswordError:
+        return False
+    return True
