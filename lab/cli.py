@@ -155,7 +155,7 @@ def ps(console: Console, wanted: list[hosts.Host]) -> None:
     console.print(table)
 
 
-UNITS = ("bank", "postgresql", "redis", "haproxy", "prometheus", "node_exporter", "firewalld")
+UNITS = ("bank", "bank-scheduler", "postgresql", "redis", "haproxy", "prometheus", "node_exporter", "firewalld")
 UNIT_QUERY = ("show", "--property=Id,ActiveState,LoadState", *(f"{unit}.service" for unit in UNITS))
 
 

@@ -47,6 +47,11 @@ options:
     description: File of the unit in force.
     type: path
     default: /etc/systemd/system/bank.service
+  companions:
+    description: Files of the units in force that start and stop with it.
+    type: list
+    elements: path
+    default: [/etc/systemd/system/bank-scheduler.service]
   archive:
     description: File on the host that C(install) unpacks.
     type: path
@@ -210,11 +215,11 @@ class Host:
         # Exists as long as an activation is not accepted.
         self.links = self.saved / "links.json"
         self.unit = Path(options["unit"])
+        self.companions = [Path(path) for path in options["companions"]]
         # What is in force, and what waits to be.
-        self.files = {
-            "configuration": (config / "bank.toml", config / "staged" / "bank.toml"),
-            "unit": (self.unit, config / "staged" / self.unit.name),
-        }
+        self.files = {"configuration": (config / "bank.toml", config / "staged" / "bank.toml")}
+        for unit in (self.unit, *self.companions):
+            self.files[unit.name] = (unit, config / "staged" / unit.name)
 
     def waiting(self) -> list[str]:
         """Return what differs between wanted and in force."""
@@ -223,10 +228,10 @@ class Host:
             reasons.insert(0, f"release {self.version} instead of {linked(self.current) or 'none'}")
         return reasons
 
-    def service(self) -> dict[str, str]:
-        """Return what systemd says about the service."""
+    def service(self, unit: Path) -> dict[str, str]:
+        """Return what systemd says about a unit."""
         names = "MainPID,ActiveState,UnitFileState"
-        _, out, _ = self.module.run_command(["systemctl", "show", self.unit.name, f"--property={names}"])
+        _, out, _ = self.module.run_command(["systemctl", "show", unit.name, f"--property={names}"])
         return dict(line.split("=", 1) for line in out.splitlines() if "=" in line)
 
     def ready(self) -> bool:
@@ -247,7 +252,7 @@ class Host:
 
     def look(self) -> dict[str, object]:
         """Return the state of the host."""
-        service = self.service()
+        service = self.service(self.unit)
         reasons = self.waiting()
         active = service.get("ActiveState") == "active"
         if active:
@@ -260,6 +265,8 @@ class Host:
             used = {"release": self.current, **{name: live for name, (live, _) in self.files.items()}}
             late = [name for name, path in used.items() if os.path.lexists(path) and path.lstat().st_mtime > started]
             reasons += [f"{name} in force, but not in use" for name in late]
+            idle = [unit.name for unit in self.companions if self.service(unit).get("ActiveState") != "active"]
+            reasons += [f"{name} not running" for name in idle]
         else:
             reasons.append("not running")
         if service.get("UnitFileState") != "enabled":
@@ -374,6 +381,11 @@ def main() -> None:
             "root": {"type": "path", "default": "/opt/bank"},
             "config_directory": {"type": "path", "default": "/etc/bank"},
             "unit": {"type": "path", "default": "/etc/systemd/system/bank.service"},
+            "companions": {
+                "type": "list",
+                "elements": "path",
+                "default": ["/etc/systemd/system/bank-scheduler.service"],
+            },
             "archive": {"type": "path"},
             "checksum": {"type": "str", "default": ""},
             "python": {"type": "str"},
