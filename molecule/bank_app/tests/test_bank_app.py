@@ -86,9 +86,10 @@ def test_schema_is_migrated_and_the_application_is_not_its_owner(data: Host) -> 
     assert data.check_output(query) == "bank_owner"
 
 
-def test_unit_is_sandboxed_as_systemd_sees_it(node: Host) -> None:
+@pytest.mark.parametrize(("unit", "enabled"), [("bank", "enabled"), ("bank-scheduler", "static")])
+def test_unit_is_sandboxed_as_systemd_sees_it(node: Host, unit: str, enabled: str) -> None:
     wanted = "User,NoNewPrivileges,ProtectSystem,PrivateDevices,MemoryDenyWriteExecute,MemoryMax,CapabilityBoundingSet"
-    shown = node.check_output(f"systemctl show bank.service --property={wanted}")
+    shown = node.check_output(f"systemctl show {unit}.service --property={wanted},ActiveState,UnitFileState")
     assert dict(line.split("=", 1) for line in shown.splitlines()) == {
         "User": "bank",
         "NoNewPrivileges": "yes",
@@ -97,8 +98,9 @@ def test_unit_is_sandboxed_as_systemd_sees_it(node: Host) -> None:
         "MemoryDenyWriteExecute": "yes",
         "MemoryMax": str(1024**3),
         "CapabilityBoundingSet": "",
+        "ActiveState": "active",
+        "UnitFileState": enabled,
     }
-    assert node.service("bank").is_enabled
 
 
 def test_secrets_are_where_they_may_be(node: Host, secrets: dict[str, str]) -> None:
