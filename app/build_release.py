@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Build the release archive that hosts install from without internet, by unpacking it.
 
-    python app/build_release.py --output DIR [--version X] [--python 3.11]
+    python app/build_release.py --output DIR [--version X] [--python 3.11] [--lock FILE]
 
 The archive holds ``lib/pythonX.Y/site-packages`` (the bank and everything that requirements.lock names, with the locked
 hashes checked, compiled to bytecode if this machine has that Python), ``bin/`` and ``requirements.lock``. Beside it a
@@ -156,7 +156,10 @@ def main() -> None:
     parser.add_argument("--output", type=Path, required=True, help="folder for the archive and sha256sums.txt")
     parser.add_argument("--version", default=current and current["version"], help="instead of the package's own")
     parser.add_argument("--python", default="3.11", help="version of Python on the hosts (default: 3.11)")
+    parser.add_argument("--lock", type=Path, default=HERE / "requirements.lock", help="hashed lock of what it needs")
     options = parser.parse_args()
+    if not options.lock.is_file():
+        parser.error(f"--lock names {options.lock}, which is not there")
     if not options.version or not VERSION.fullmatch(options.version):
         parser.error(f"--version must look like 1.2.3, not {options.version}")
     if not PYTHON.fullmatch(options.python):
@@ -170,9 +173,8 @@ def main() -> None:
         tree = work / "tree"
         packages = tree / "lib" / f"python{options.python}" / "site-packages"
         packages.mkdir(parents=True)
-        lock = HERE / "requirements.lock"
-        shutil.copy2(lock, tree / lock.name)
-        install(["--require-hashes", "--requirement", str(lock)], options.python, packages)
+        shutil.copy2(options.lock, tree / "requirements.lock")
+        install(["--require-hashes", "--requirement", str(options.lock)], options.python, packages)
         install([str(build_wheel(options.version, work))], options.python, packages)
         tidy(packages)
         compile_packages(options.python, packages)
