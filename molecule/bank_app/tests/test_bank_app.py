@@ -147,7 +147,7 @@ def test_upgrade_loses_no_request(apply: "Apply") -> None:
 )
 def test_release_that_does_not_work_is_refused(apply: "Apply", version: str, sentence: str) -> None:
     started = [node.check_output("systemctl show bank --property=MainPID") for node in nodes()]
-    run = apply(PLAYBOOKS / "application.yml", bank_app_ready_seconds=8, **release(version))
+    run = apply(PLAYBOOKS / "application.yml", bank_app_ready_seconds=4, **release(version))
     assert run.failed
     assert sentence in run.words
     assert "spoiled on purpose" in run.output

@@ -38,6 +38,10 @@ options:
     description: Seconds to wait for the proof.
     type: int
     default: 60
+  last:
+    description: Whether to drain a server also when it is the only one that serves. One without others is drained anyway.
+    type: bool
+    default: false
   settle:
     description: Seconds for which the checks must pass without a break before the server gets requests.
     type: float
@@ -100,13 +104,30 @@ class Server:
                 return "maint" if bits & MAINTENANCE else "drain" if bits & DRAIN else "ready"
         return "absent"
 
+    def all_statistics(self) -> dict[str, dict[str, str]]:
+        """Return the rows of the backend's servers in HAProxy's statistics."""
+        rows = csv.DictReader(self.ask("show stat -1 4 -1").lstrip("# ").splitlines())
+        return {row["svname"]: row for row in rows if row["pxname"] == self.backend}
+
     def statistics(self) -> dict[str, str]:
         """Return the row of the server in HAProxy's statistics."""
-        rows = csv.DictReader(self.ask("show stat -1 4 -1").lstrip("# ").splitlines())
-        for row in rows:
-            if row["pxname"] == self.backend and row["svname"] == self.name:
-                return row
+        if row := self.all_statistics().get(self.name):
+            return row
         raise RotationError(f"HAProxy does not know server {self.name} of backend {self.backend} any more.")
+
+    def refuse_the_last(self) -> None:
+        """Stop if customers would be left without any server; one that is alone in its backend is exempt."""
+        states = {name: row["status"] for name, row in self.all_statistics().items()}
+        others = {name: state for name, state in states.items() if name != self.name}
+        if not others or not states.get(self.name, "").startswith(("UP", "no check")):
+            return
+        if not any(state.startswith(("UP", "no check")) for state in others.values()):
+            found = ", ".join(f"{name} is {state}" for name, state in sorted(others.items()))
+            raise RotationError(
+                f"Server {self.name} is the only one that serves, and was not drained: {found}. Bring another one back "
+                f"first (on the load balancer: echo 'set server {self.backend}/NAME state ready' | socat stdio "
+                f"{self.socket}), or set bank_app_drain_last to accept that customers are not served meanwhile."
+            )
 
     def set(self, state: str) -> None:
         """Ask for an administrative state."""
@@ -151,6 +172,7 @@ def main() -> None:
             "server": {"type": "str", "required": True},
             "state": {"type": "str", "choices": ["drained", "ready"], "required": True},
             "timeout": {"type": "int", "default": 60},
+            "last": {"type": "bool", "default": False},
             "settle": {"type": "float", "default": 3},
         },
         supports_check_mode=True,
@@ -167,6 +189,8 @@ def main() -> None:
                 server.return_to_service(deadline, options["settle"])
             # Maintenance is further out than drained: it stays.
             elif was != "maint":
+                if not options["last"]:
+                    server.refuse_the_last()
                 server.drain(deadline)
         changed = was not in {"absent", wanted} and not (was == "maint" and wanted == "drain")
         module.exit_json(changed=changed, was=was)
