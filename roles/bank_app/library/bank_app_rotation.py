@@ -39,7 +39,7 @@ options:
     type: int
     default: 60
   last:
-    description: Whether to drain a server also when it is the only one that serves. One without others is drained anyway.
+    description: Whether to drain also the only server that serves. One that is alone in its backend is drained anyway.
     type: bool
     default: false
   settle:
