@@ -44,5 +44,5 @@ with tempfile.TemporaryDirectory() as folder:
     tree = Path(folder)
     with tarfile.open(next(build_bank()[0].rglob("bank-*.tar.gz"))) as archive:
         archive.extractall(tree, filter="data")
-    for version, extra in (("0.1.1", ""), ("0.1.2", NEVER_READY), ("0.1.3", NOT_READY_ONCE_IT_SERVES)):
+    for version, extra in (("0.2.1", ""), ("0.2.2", NEVER_READY), ("0.2.3", NOT_READY_ONCE_IT_SERVES)):
         make(tree, version, extra)

@@ -128,12 +128,12 @@ def test_log_rotates_and_is_written_on(node: Host) -> None:
 
 @pytest.mark.usefixtures("traffic")
 def test_upgrade_loses_no_request(apply: "Apply") -> None:
-    run = apply(PLAYBOOKS / "application.yml", **release("0.1.1"))
+    run = apply(PLAYBOOKS / "application.yml", **release("0.2.1"))
     assert not run.failed, run.output
-    assert [current(node) for node in nodes()] == ["0.1.1", "0.1.1"]
+    assert [current(node) for node in nodes()] == ["0.2.1", "0.2.1"]
     for node in nodes():
         assert ask(node, READY)[0] == 200
-        assert node.check_output("readlink /opt/bank/previous") == "releases/0.1.0"
+        assert node.check_output("readlink /opt/bank/previous") == "releases/0.2.0"
 
 
 @pytest.mark.usefixtures("traffic")
@@ -141,8 +141,8 @@ def test_upgrade_loses_no_request(apply: "Apply") -> None:
     ("version", "sentence"),
     [
         # Refused before anything is touched; and seen only once it runs, so the host goes back.
-        ("0.1.2", "bank-app-node1 was not switched to release 0.1.2 and goes on as before"),
-        ("0.1.3", "Release 0.1.1 serves there as before; hosts after it were not touched"),
+        ("0.2.2", "bank-app-node1 was not switched to release 0.2.2 and goes on as before"),
+        ("0.2.3", "Release 0.2.1 serves there as before; hosts after it were not touched"),
     ],
 )
 def test_release_that_does_not_work_is_refused(apply: "Apply", version: str, sentence: str) -> None:
@@ -151,16 +151,16 @@ def test_release_that_does_not_work_is_refused(apply: "Apply", version: str, sen
     assert run.failed
     assert sentence in run.words
     assert "spoiled on purpose" in run.output
-    assert [current(node) for node in nodes()] == ["0.1.1", "0.1.1"]
+    assert [current(node) for node in nodes()] == ["0.2.1", "0.2.1"]
     assert [ask(node, READY)[0] for node in nodes()] == [200, 200]
     after = [node.check_output("systemctl show bank --property=MainPID") for node in nodes()]
     assert after[1] == started[1]
-    assert (after[0] == started[0]) == (version == "0.1.2")
+    assert (after[0] == started[0]) == (version == "0.2.2")
 
 
 @pytest.mark.usefixtures("traffic")
 def test_configuration_change_goes_host_by_host(apply: "Apply") -> None:
-    run = apply(PLAYBOOKS / "application.yml", bank_app_log_level="warning", **release("0.1.1"))
+    run = apply(PLAYBOOKS / "application.yml", bank_app_log_level="warning", **release("0.2.1"))
     assert not run.failed, run.output
     assert run.output.count("Restart the bank") == 2
     for node in nodes():
@@ -170,7 +170,7 @@ def test_configuration_change_goes_host_by_host(apply: "Apply") -> None:
 @pytest.mark.usefixtures("traffic")
 def test_rolling_restart_loses_no_request(apply: "Apply") -> None:
     started = [node.check_output("systemctl show bank --property=MainPID") for node in nodes()]
-    run = apply(PLAYBOOKS / "rolling_restart.yml", **release("0.1.1"))
+    run = apply(PLAYBOOKS / "rolling_restart.yml", **release("0.2.1"))
     assert not run.failed, run.output
     after = [node.check_output("systemctl show bank --property=MainPID") for node in nodes()]
     assert all(before != now for before, now in zip(started, after, strict=True))
@@ -180,16 +180,16 @@ def test_rolling_restart_loses_no_request(apply: "Apply") -> None:
 def test_rollback_goes_to_the_release_before_and_only_once(apply: "Apply") -> None:
     run = apply(PLAYBOOKS / "rollback.yml")
     assert not run.failed, run.output
-    assert [current(node) for node in nodes()] == ["0.1.0", "0.1.0"]
+    assert [current(node) for node in nodes()] == ["0.2.0", "0.2.0"]
     assert [ask(node, READY)[0] for node in nodes()] == [200, 200]
     run = apply(PLAYBOOKS / "rollback.yml")
     assert run.failed
     assert "No host of the bank has a release to go back to" in run.words
-    assert [current(node) for node in nodes()] == ["0.1.0", "0.1.0"]
+    assert [current(node) for node in nodes()] == ["0.2.0", "0.2.0"]
 
 
 def test_release_that_changed_under_its_version_is_refused(apply: "Apply") -> None:
-    node, marker = nodes()[0], "/opt/bank/releases/0.1.0/.installed-from"
+    node, marker = nodes()[0], "/opt/bank/releases/0.2.0/.installed-from"
     before = node.check_output(f"cat {marker}")
     node.check_output(f"echo {'0' * 64} > {marker}")
     try:
