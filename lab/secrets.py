@@ -15,6 +15,7 @@ TYPED_BY_PEOPLE = {"vault_bank_demo_password", "vault_haproxy_stats_password", "
 HOSTILE = " '\"$HOME`id`%d%%\\{{é#&:@/?"
 # Sent in an HTTP header, which carries printable ASCII without blanks.
 SENT_IN_HEADERS = {"vault_bank_webhook_secret"}
+HOSTILE_IN_HEADERS = "".join(character for character in HOSTILE if "!" <= character <= "~")
 LENGTH = 32
 
 
@@ -30,8 +31,7 @@ def generate(name: str, *, hostile: bool) -> str:
     value = "".join(secrets.choice(string.ascii_letters + string.digits) for _ in range(LENGTH))
     if not hostile:
         return value
-    fits = name not in SENT_IN_HEADERS
-    return value + "".join(character for character in HOSTILE if fits or (character.isascii() and character != " "))
+    return value + (HOSTILE_IN_HEADERS if name in SENT_IN_HEADERS else HOSTILE)
 
 
 def ensure_file(path: Path, typed: set[str]) -> dict[str, str]:

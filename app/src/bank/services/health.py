@@ -37,7 +37,7 @@ def check_database(engine: Engine) -> dict[str, str | None]:
 
 
 def check_redis(client: Redis) -> str | None:
-    """Return what is wrong with Redis, or None: it must answer, and let the bank run the scripts that count attempts."""
+    """Return what is wrong with Redis, or None: it must answer, and run the scripts that count attempts."""
     try:
         client.eval("return redis.call('TIME')[1]", 0)
     except RedisError as error:
