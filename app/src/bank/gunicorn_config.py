@@ -76,7 +76,10 @@ if _server.certificate:
 
 
 def on_starting(server: Any) -> None:  # noqa: ANN401
-    """Forget the metrics of an earlier run."""
+    """Forget the metrics of an earlier run, then import the application once, so that workers share it and start fast.
+
+    Only modules are shared: each worker makes its own application, with its own connections and threads.
+    """
     del server
     try:
         METRICS_DIRECTORY.mkdir(parents=True, exist_ok=True)
@@ -84,6 +87,7 @@ def on_starting(server: Any) -> None:  # noqa: ANN401
             file.unlink()
     except OSError as error:
         sys.exit(f"bank: PROMETHEUS_MULTIPROC_DIR names {METRICS_DIRECTORY}, which cannot be used: {error.strerror}.")
+    import bank.app  # noqa: F401
 
 
 def child_exit(server: Any, worker: Any) -> None:  # noqa: ANN401
