@@ -102,9 +102,10 @@ def compile_packages(python: str, packages: Path) -> None:
     for path in packages.rglob("*"):
         os.utime(path, (EPOCH, EPOCH))
     command = [interpreter, "-m", "compileall", "-q", "--invalidation-mode=timestamp", "-s", packages, packages]
-    result = subprocess.run(
-        command, env=os.environ | {"PYTHONHASHSEED": "0"}, capture_output=True, text=True, check=False
-    )
+    # Whoever builds may keep bytecode elsewhere; here it belongs beside the sources.
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPYCACHEPREFIX"}
+    environment["PYTHONHASHSEED"] = "0"
+    result = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     if result.returncode:
         sys.exit(f"build_release: the packages cannot be compiled:\n{(result.stdout + result.stderr).strip()[-2000:]}")
 

@@ -57,7 +57,8 @@ def test_what_names_the_building_machine_is_left_out(build, tmp_path):
     ]  # fmt: skip
 
 
-def test_bytecode_is_the_same_whenever_it_is_compiled(build, tmp_path):
+def test_bytecode_is_the_same_whenever_it_is_compiled(build, tmp_path, monkeypatch):
+    monkeypatch.setenv("PYTHONPYCACHEPREFIX", str(tmp_path / "elsewhere"))
     digests = []
     for name in ("one", "two"):
         packages = tmp_path / name / "site-packages"
