@@ -31,6 +31,7 @@ from urllib.parse import urlsplit
 from bank import account_numbers
 from bank.config import Settings, load_settings
 from bank.database import make_engine
+from bank.keys import Keyring
 from bank.load import Operation
 from bank.services import ledger, schema
 from bank.services.seed import demo_email
@@ -275,7 +276,7 @@ SECONDS = 10.0
 
 def make_customers(owner: Engine, settings: Settings) -> list[Customer]:
     """Make accounts with plenty of money, through the ledger's own triggers."""
-    tokens = Tokens(None, settings.secret_key.get_secret_value(), 3600)  # type: ignore[arg-type]  (issues only)
+    tokens = Tokens(None, Keyring.of(settings), 3600)  # type: ignore[arg-type]  (issues only)
     found = []
     with owner.begin() as connection:
         for index in range(1, ACCOUNTS + 1):
