@@ -3,7 +3,6 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 VENV := .venv
 PYTHON := $(VENV)/bin/python
-STAMP := $(VENV)/.complete
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
 .PHONY: help up down ps logs seed prepare test test-app lint benchmark clean
@@ -11,38 +10,39 @@ export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-$(STAMP): requirements.txt lab/bootstrap
+$(VENV): FORCE
 	@lab/bootstrap $(VENV)
-	@touch $@
 
-up: $(STAMP) ## Bring the whole platform up in the lab; safe to repeat
+FORCE:
+
+up: $(VENV) ## Bring the whole platform up in the lab; safe to repeat
 	@$(PYTHON) -m lab up
 
-down: $(STAMP) ## Stop the lab's hosts; their data stays
+down: $(VENV) ## Stop the lab's hosts; their data stays
 	@$(PYTHON) -m lab down
 
-ps: $(STAMP) ## Show hosts, addresses and services
+ps: $(VENV) ## Show hosts, addresses and services
 	@$(PYTHON) -m lab ps
 
-logs: $(STAMP) ## Show journals: make logs [HOST=app1] [SERVICE=bank] [LINES=50]
+logs: $(VENV) ## Show journals: make logs [HOST=app1] [SERVICE=bank] [LINES=50]
 	@$(PYTHON) -m lab logs $(if $(HOST),--host $(HOST)) $(if $(SERVICE),--service $(SERVICE)) $(if $(LINES),--lines $(LINES))
 
-seed: $(STAMP) ## Load the demonstration data again
+seed: $(VENV) ## Load the demonstration data again
 	@$(PYTHON) -m lab seed
 
-prepare: $(STAMP) ## Build the host image and the mirror, without starting hosts
+prepare: $(VENV) ## Build the host image and the mirror, without starting hosts
 	@$(PYTHON) -m lab prepare
 
-test: $(STAMP) ## Run every check: lint, unit tests, a Molecule scenario per role, end to end on the lab
+test: $(VENV) ## Run every check: lint, unit tests, a Molecule scenario per role, end to end on the lab
 	@$(PYTHON) -m tests.runner
 
-test-app: $(STAMP) ## Run the application's own tests against a throw-away PostgreSQL and Redis
+test-app: $(VENV) ## Run the application's own tests against a throw-away PostgreSQL and Redis
 	@$(PYTHON) -m tests.runner app
 
-lint: $(STAMP) ## Run the static checks alone
+lint: $(VENV) ## Run the static checks alone
 	@$(PYTHON) -m tests.runner lint
 
-benchmark: $(STAMP) ## Measure the converge figures of benchmarks/README.md (about 20 minutes)
+benchmark: $(VENV) ## Measure the converge figures of benchmarks/README.md (about 20 minutes)
 	@$(PYTHON) -m benchmarks.converge --settings
 
 clean: ## Remove the lab's hosts, data, keys and passwords; builds stay in the cache

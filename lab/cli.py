@@ -60,7 +60,7 @@ def playbook(console: Console, name: str, *options: str) -> None:
         LabError: it failed; the end of its output has been shown.
     """
     LOGS.mkdir(parents=True, exist_ok=True)
-    log = LOGS / f"{'' if NAME == DEFAULT_NAME else f'{NAME}-'}{Path(name).stem}.log"
+    log = LOGS / f"{Path(name).stem}.log"
     command = [str(BIN / "ansible-playbook"), "-i", str(INVENTORY), name, *options]
     environment = {**os.environ, "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}", "ANSIBLE_FORCE_COLOR": "0"}
     begun = time.monotonic()

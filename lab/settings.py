@@ -12,7 +12,7 @@ DEFAULT_NAME = "bank-lab"
 NAME = os.environ.get("LAB_NAME", DEFAULT_NAME)
 INVENTORY = Path(os.environ.get("LAB_INVENTORY", PROJECT / "inventories" / "lab"))
 STATE = PROJECT / ".lab"
-LOGS = STATE / "logs"
+LOGS = STATE / "logs" if NAME == DEFAULT_NAME else STATE / "logs" / NAME
 SSH_KEY = STATE / "ssh-key"
 KNOWN_HOSTS = STATE / "known-hosts"
 ADDRESSES = STATE / "addresses.yml"

@@ -227,6 +227,18 @@ def make_staff(owner, password_hash):
 
 
 @pytest.fixture
+def payee(make_customer):
+    return make_customer(name="Pete Payee")
+
+
+@pytest.fixture
+def logged_in(client, payer):
+    """Return the browser of the test file's own ``payer``."""
+    assert client.log_in(payer.email).status_code == 303
+    return client
+
+
+@pytest.fixture
 def balance_of(owner):
     def read(account: uuid.UUID) -> int:
         with owner.connect() as connection:

@@ -231,11 +231,6 @@ def transfer(program, payee, amount=150, key=None, **changes):
     return program.call("POST", "/api/v1/transfers", body, headers=headers)
 
 
-@pytest.fixture
-def payee(make_customer):
-    return make_customer()
-
-
 def test_transfer_moves_money_once(program, customer, payee, balance_of):
     key = f'"{uuid.uuid4()}"'
     first = transfer(program, payee, key=key)

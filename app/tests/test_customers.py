@@ -25,17 +25,6 @@ def payer(make_customer):
 
 
 @pytest.fixture
-def payee(make_customer):
-    return make_customer(name="Pete Payee")
-
-
-@pytest.fixture
-def logged_in(client, payer):
-    assert client.log_in(payer.email).status_code == 303
-    return client
-
-
-@pytest.fixture
 def write(owner):
     """Book entries against the bank's own account: one after the other, a day apart."""
 

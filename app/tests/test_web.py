@@ -43,17 +43,6 @@ def payer(make_customer):
     return make_customer(10_000, name="Paula Payer")
 
 
-@pytest.fixture
-def payee(make_customer):
-    return make_customer(name="Pete Payee")
-
-
-@pytest.fixture
-def logged_in(client, payer):
-    assert client.log_in(payer.email).status_code == 303
-    return client
-
-
 # Logging in and out
 
 

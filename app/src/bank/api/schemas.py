@@ -107,50 +107,50 @@ class History(Answer):
     next_cursor: Annotated[str | None, Field(description="Null at the end.")]
 
 
-class TransferRequest(Given):
+class OrderRequest(Given):
+    """What every order to move money holds."""
+
+    from_account: uuid.UUID
+    amount_minor: Amount
+    currency: Currency
+    reference: Reference = ""
+
+
+class Order(Answer):
+    """What became of an order. ``id`` is that of the journal entry, or of the approval that is waited for."""
+
+    id: uuid.UUID
+    status: Literal["completed", "waiting"]
+    from_account: uuid.UUID
+    amount_minor: int
+    currency: Currency
+    reference: str
+
+
+class TransferRequest(OrderRequest):
     """An order to move money to an account of this bank."""
 
-    from_account: uuid.UUID
     to_number: Annotated[str, Field(min_length=5, max_length=42, pattern=PRINTABLE)]
-    amount_minor: Amount
-    currency: Currency
-    reference: Reference = ""
 
 
-class Transfer(Answer):
-    """What became of an order. ``id`` is that of the journal entry, or of the approval that is waited for."""
+class Transfer(Order):
+    """What became of a transfer. ``id`` is that of the journal entry, or of the approval that is waited for."""
 
-    id: uuid.UUID
-    status: Literal["completed", "waiting"]
-    from_account: uuid.UUID
     to_number: str
-    amount_minor: int
-    currency: Currency
-    reference: str
 
 
-class PaymentRequest(Given):
+class PaymentRequest(OrderRequest):
     """An order to pay to an account at another bank."""
 
-    from_account: uuid.UUID
     creditor_name: Annotated[str, Field(min_length=1, max_length=MAX_NAME, pattern=PRINTABLE)]
     creditor_iban: Annotated[str, Field(min_length=15, max_length=42, pattern=PRINTABLE)]
-    amount_minor: Amount
-    currency: Currency
-    reference: Reference = ""
 
 
-class Payment(Answer):
-    """What became of an order. ``id`` is that of the journal entry, or of the approval that is waited for."""
+class Payment(Order):
+    """What became of a payment. ``id`` is that of the journal entry, or of the approval that is waited for."""
 
-    id: uuid.UUID
-    status: Literal["completed", "waiting"]
-    from_account: uuid.UUID
     creditor_name: str
     creditor_iban: str
-    amount_minor: int
-    currency: Currency
-    reference: str
 
 
 class FieldProblem(Answer):

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from flask import abort
+
 from bank import i18n, money
 
 if TYPE_CHECKING:
     from wtforms import Field
+
+    from bank.routes.forms import OrderForm
+    from bank.services.accounts import AccountView
 
 
 def read(field: Field, currency: str) -> int | None:
@@ -19,3 +24,16 @@ def read(field: Field, currency: str) -> int | None:
     except money.AmountError as error:
         field.errors = [i18n.explain(error)]
         return None
+
+
+def source_and_amount(form: OrderForm, own: list[AccountView]) -> tuple[AccountView, int] | None:
+    """Check an order's form; return the account to pay from and the amount, or None with the reasons in the form.
+
+    An account that is not among the person's ``own`` does not exist.
+    """
+    source = next((account for account in own if str(account.id) == form.from_account.data), None)
+    if form.from_account.data and source is None:
+        abort(404)
+    is_complete = form.validate()
+    amount = read(form.amount, source.currency) if source else None
+    return (source, amount) if is_complete and source is not None and amount is not None else None

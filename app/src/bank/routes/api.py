@@ -288,7 +288,7 @@ def _carried_out(kind: str, order: orders.Order, work: Callable[[], ledger.Recei
         raise ProblemError(status, sentence, kind=name) from None
 
 
-def _ordered(model: type[schemas.Transfer | schemas.Payment], body: schemas.Given, receipt: ledger.Receipt) -> Reply:
+def _ordered(model: type[schemas.Order], body: schemas.OrderRequest, receipt: ledger.Receipt) -> Reply:
     """Return the answer to an order, which is the same whenever the order is sent again.
 
     It says what was ordered and what that led to; that an approval has been given since then is not its subject.

@@ -38,13 +38,10 @@ def new() -> Page:
     if not form.is_submitted():
         form.key.data = str(uuid.uuid4())
         return _form(form, own)
-    source = next((account for account in own if str(account.id) == form.from_account.data), None)
-    if form.from_account.data and source is None:
-        abort(404)  # somebody else's account, or none
-    is_complete = form.validate()
-    amount = amounts.read(form.amount, source.currency) if source else None
-    if not is_complete or source is None or amount is None:
+    read = amounts.source_and_amount(form, own)
+    if read is None:
         return _form(form, own), 400
+    source, amount = read
     order = standing_orders.NewOrder(
         user_id=current_user.id,
         key=form.key.data,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uuid
 
-from flask import Blueprint, abort, flash, redirect, render_template, request, url_for
+from flask import Blueprint, flash, redirect, render_template, request, url_for
 from flask_babel import gettext
 from flask_login import current_user
 from werkzeug.wrappers import Response
@@ -84,13 +84,10 @@ def _show(form: TransferForm, own: list[accounts.AccountView]) -> str:
 
 def _order(form: TransferForm, own: list[accounts.AccountView]) -> transfers.Order | None:
     """Return what was typed as an order, or None with the reasons beside the fields."""
-    source = next((account for account in own if str(account.id) == form.from_account.data), None)
-    if form.from_account.data and source is None:
-        abort(404)  # somebody else's account, or none
-    is_complete = form.validate()
-    amount = amounts.read(form.amount, source.currency) if source else None
-    if not is_complete or source is None or amount is None:
+    read = amounts.source_and_amount(form, own)
+    if read is None:
         return None
+    source, amount = read
     return transfers.Order(
         user_id=current_user.id,
         key=form.key.data,
