@@ -4,11 +4,16 @@ Ansible's own strategy starts a Python for every task; benchmarks/README.md has 
 chooses Ansible's own for one run.
 """
 
+import functools
+from typing import Any
+
 from ansible.errors import AnsibleError
+from ansible.plugins.loader import filter_loader, test_loader
 
 try:
     import ansible_mitogen.affinity
     import ansible_mitogen.loaders
+    import ansible_mitogen.module_finder
     import ansible_mitogen.strategy
 except ImportError as error:
     raise AnsibleError(
@@ -17,9 +22,18 @@ except ImportError as error:
 
 # On fewer than four processors Mitogen would leave one idle and put the whole run on the others.
 ansible_mitogen.affinity.policy = ansible_mitogen.affinity.Policy()
+# To know what a module needs, Mitogen compiles all helpers of each module: the same files, module after module.
+ansible_mitogen.module_finder.compile = functools.cache(compile)
 
 Linear = ansible_mitogen.loaders.strategy_loader.get("linear", class_only=True)
 
 
 class StrategyModule(ansible_mitogen.strategy.StrategyMixin, Linear):
     """Linear, task by task over all hosts, as playbooks and roles here expect it."""
+
+    def _queue_task(self, *arguments: Any) -> None:
+        """Start a task on one host, in a process that is a copy of this one."""
+        # Loaded here once, or again in the copy for every task on every host.
+        for loader in (filter_loader, test_loader):
+            next(loader.all(), None)
+        super()._queue_task(*arguments)
