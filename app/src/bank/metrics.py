@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.2, 0.5, 0.8, 1.0, 2.5, 5.0)
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE"})
 TRANSFER_OUTCOMES = (
-    "completed", "waiting", "insufficient_funds", "unknown_recipient", "refused", "conflict", "error",
+    "completed", "waiting", "insufficient_funds", "frozen", "unknown_recipient", "refused", "conflict", "error",
 )  # fmt: skip
 ALERT_SEVERITIES = ("p1", "p2", "p3", "p4", "other")
 ALERT_STATES = ("firing", "resolved")

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+# What the database calls a posting or a hold on an account that was frozen or closed after it was looked at.
+_USABLE = "account_usable"
 # The indexes that keep an entry from being reversed twice.
 _ONE_REVERSAL = frozenset({"uq_journal_entries_reverses_id", "uq_approvals_reverses_id"})
 MAX_REFERENCE = 140
@@ -237,20 +239,34 @@ SELECT entry.id, leg.account_id, leg.amount_minor
 
 
 def in_transaction(engine: Engine, work: Callable[[Connection], T]) -> T:
-    """Run ``work`` in one transaction, again when PostgreSQL asks for it.
+    """Run ``work`` in one transaction, again when PostgreSQL asks for it or an account was frozen or closed meanwhile.
 
     Raises:
-        BusyError: An account stayed locked for too long.
+        BusyError: An account stayed locked for too long, or does not stay as it is.
         AlreadyReversedError: Somebody else reversed the same entry at the same time.
     """
     try:
+        try:
+            return database.in_transaction(engine, work)
+        except DBAPIError as error:
+            if not is_overtaken(error):
+                raise
+        # Now it sees the account as it is, and says why it is not possible.
         return database.in_transaction(engine, work)
     except DBAPIError as error:
-        if database.sqlstate(error) == database.LOCK_NOT_AVAILABLE:
+        if database.sqlstate(error) == database.LOCK_NOT_AVAILABLE or is_overtaken(error):
             raise BusyError from error
         if database.constraint(error) in _ONE_REVERSAL:
             raise AlreadyReversedError from error
         raise
+
+
+def is_overtaken(error: DBAPIError) -> bool:
+    """Tell whether an account was frozen or closed after it was looked at; the transaction must be run again.
+
+    Balances are locked, but who freezes waits for that lock only, and the accounts were read before it was had.
+    """
+    return database.constraint(error) == _USABLE
 
 
 def lock(connection: Connection, ids: Iterable[uuid.UUID], numbers: Iterable[str] = ()) -> list[Side]:

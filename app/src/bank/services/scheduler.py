@@ -10,7 +10,7 @@ from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
 
 from bank.log import logger
-from bank.services import approvals, holds, interest, reconcile, standing_orders
+from bank.services import approvals, holds, interest, ledger, reconcile, standing_orders
 
 if TYPE_CHECKING:
     import threading
@@ -73,12 +73,12 @@ def reconcile_if_due(engine: Engine, minutes: int) -> reconcile.Result | None:
 
 
 def run_forever(engine: Engine, settings: Settings, stop: threading.Event) -> None:
-    """Work until ``stop`` is set; a database that does not answer is asked again at the next interval."""
+    """Work until ``stop`` is set; what fails, such as a database that does not answer, is tried at the next interval."""
     while not stop.is_set():
         try:
             done = run_due(engine, settings, standing_orders.today(engine))
             reconcile_if_due(engine, settings.scheduler.reconcile_minutes)
-        except SQLAlchemyError as error:
+        except (SQLAlchemyError, ledger.LedgerError) as error:
             logger.error("scheduled work failed", exc_info=error, **{"event.dataset": "bank.error"})
         else:
             if done != Pass():

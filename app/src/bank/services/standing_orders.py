@@ -335,7 +335,7 @@ def _pay(
     except ledger.LedgerError as error:
         return None, error.outcome
     except DBAPIError as error:
-        if not database.sqlstate(error).startswith(RULE_BROKEN):
+        if not database.sqlstate(error).startswith(RULE_BROKEN) or ledger.is_overtaken(error):
             raise
         return None, ledger.LedgerError.outcome
 
