@@ -9,6 +9,7 @@ import re
 import secrets
 import subprocess
 import sys
+import time
 import uuid
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +27,7 @@ from bank.app import create_app
 from bank.config import Settings, load_settings
 from bank.database import make_engine
 from bank.models import Account, Balance, JournalEntry, Posting, User
-from bank.services import passwords, schema
+from bank.services import passwords, schema, second_factor
 from throwaway import (
     Servers,
     StartError,
@@ -224,6 +225,24 @@ def make_staff(owner, password_hash):
         return user_id, email
 
     return make
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """The time that codes belong to; each test moves it on instead of waiting."""
+
+    class Clock:
+        now = time.time()
+
+        def time(self):
+            return self.now
+
+        def forward(self, steps=1):
+            self.now += 30 * steps
+
+    clock = Clock()
+    monkeypatch.setattr(second_factor, "time", clock)
+    return clock
 
 
 @pytest.fixture

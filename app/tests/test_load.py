@@ -17,7 +17,8 @@ def run(*arguments, password=DEMO):
     return CliRunner().invoke(main, ["load", *arguments], env={"BANK_DEMO_PASSWORD": password})
 
 
-def test_load_uses_pages_and_api_and_says_how_fast(engine, start_instance, owner):
+def test_load_uses_pages_and_api_and_says_how_fast(engine, start_instance, owner, monkeypatch):
+    monkeypatch.setenv("BANK_CONFIRMATION__NEW_PAYEES", "true")
     seed.seed(engine, customers=3, seed_number=1, password=DEMO)
     instance = start_instance(server="workers = 1\nthreads = 4")
     url = f"http://127.0.0.1:{instance.port}"

@@ -27,7 +27,8 @@ from bank.services import (
 from conftest import ORIGIN
 
 IBAN = "DE89370400440532013000"
-SMALL = Approvals(limit_minor=100)
+SMALL, LARGE = Approvals(limit_minor=100), Approvals()
+WAITING = text("SELECT count(*) FROM pg_stat_activity WHERE usename = 'bank_app' AND wait_event_type = 'Lock'")
 EUR = "EUR"
 
 
@@ -51,9 +52,8 @@ def overtaken(owner, superuser):
             connection.execute(text("UPDATE accounts SET status = :status WHERE id = :id"), parameters)
             under_way = pool.submit(work)
             deadline = time.monotonic() + 4
-            waiting = text("SELECT count(*) FROM pg_stat_activity WHERE usename = 'bank_app' AND wait_event_type = 'Lock'")
             with superuser.connect().execution_options(isolation_level="AUTOCOMMIT") as watcher:
-                while not watcher.execute(waiting).scalar_one():
+                while not watcher.execute(WAITING).scalar_one():
                     assert time.monotonic() < deadline, "it did not wait for the account"
                     time.sleep(0.02)
             connection.commit()
@@ -62,7 +62,7 @@ def overtaken(owner, superuser):
     return do
 
 
-def transfer(engine, payer, payee, policy=Approvals()):
+def transfer(engine, payer, payee, policy=LARGE):
     order = transfers.Order(payer.id, key(), payer.account, payee.number, 500, EUR, "")
     return transfers.transfer(engine, order, policy)
 

@@ -36,24 +36,6 @@ def token(client):
 
 
 @pytest.fixture
-def clock(monkeypatch):
-    """The time that codes belong to; each test moves it on instead of waiting."""
-
-    class Clock:
-        now = time.time()
-
-        def time(self):
-            return self.now
-
-        def forward(self, steps=1):
-            self.now += 30 * steps
-
-    clock = Clock()
-    monkeypatch.setattr(second_factor, "time", clock)
-    return clock
-
-
-@pytest.fixture
 def enrolled(app, client, make_customer, clock):
     """A customer with a second factor: who, an app, the recovery codes; the browser is still logged in."""
     who = make_customer(1_000)

@@ -201,6 +201,9 @@ instance = "app-test"
 secret_key = {toml_text(servers.secret_key)}
 [login]
 staff_second_factor = false
+[confirmation]
+limit_minor = 1000000000000
+new_payees = false
 [database]
 host = "127.0.0.1"
 port = {servers.postgres_port}

@@ -185,14 +185,12 @@ class Tracing(Section):
         return self
 
 
-class Approvals(Section):
-    """Above which amounts a second person must approve, in minor units of the currency."""
+class AmountLimit(Section):
+    """Up to which amount something is not asked for, in minor units of the currency."""
 
-    limit_minor: Annotated[int, Field(ge=0)] = 1_000_000
+    limit_minor: Annotated[int, Field(ge=0)]
     limits: dict[str, Annotated[int, Field(ge=0)]] = {}
     """Other limits by currency, for instance ``{JPY = 1500000}``."""
-    timeout_hours: Annotated[int, Field(ge=1, le=720)] = 24
-    """How long an approval may wait before it ends by itself."""
 
     @field_validator("limits")
     @classmethod
@@ -202,8 +200,27 @@ class Approvals(Section):
         return value
 
     def limit_for(self, currency: str) -> int:
-        """Return the largest amount that needs no approval, in minor units."""
+        """Return the largest amount for which it is not asked, in minor units."""
         return self.limits.get(currency, self.limit_minor)
+
+
+class Confirmation(AmountLimit):
+    """Which orders of customers need a proof of their own: a code, or the password of who has no second factor.
+
+    Orders between a person's own accounts need none.
+    """
+
+    limit_minor: Annotated[int, Field(ge=0)] = 100_000
+    new_payees: bool = True
+    """Whether also smaller amounts do, unless the payee is among the person's beneficiaries."""
+
+
+class Approvals(AmountLimit):
+    """Above which amounts a second person must approve."""
+
+    limit_minor: Annotated[int, Field(ge=0)] = 1_000_000
+    timeout_hours: Annotated[int, Field(ge=1, le=720)] = 24
+    """How long an approval may wait before it ends by itself."""
 
     @property
     def timeout(self) -> timedelta:
@@ -244,6 +261,7 @@ class Settings(BaseSettings):
     login: Login
     logging: Logging
     tracing: Tracing
+    confirmation: Confirmation
     approvals: Approvals
     scheduler: Scheduler
     limits: Limits

@@ -34,6 +34,7 @@ CURRENCY = "EUR"
 API_MIX = {"api accounts": 4, "api history": 4, "api transfer": 3}
 PAGE_MIX = {"page accounts": 4, "page history": 3, "page transfer": 2}
 _HIDDEN = re.compile(r'<input id="[^"]*" name="([^"]+)" type="hidden" value="([^"]*)"')
+_SEAL = re.compile(r'name="seal" value="([^"]+)"')
 
 
 class LoadError(Exception):
@@ -352,6 +353,12 @@ class _Customer:
             "amount": f"{cents // 100}.{cents % 100:02d}",
             "reference": "load",
         }
+        # The payee is new to this customer, so the bank asks for the password beside what it shows.
+        page = self._page(name, "POST", "/transfer/review", fields)
+        if page is None:
+            return False
+        seal = _SEAL.search(page)
+        fields |= {"seal": seal[1] if seal else "", "password": self._run.plan.password}
         return self._page(name, "POST", "/transfer", fields, good=303) is not None
 
 

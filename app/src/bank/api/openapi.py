@@ -30,7 +30,7 @@ DESCRIPTIONS = {
     204: "Done.",
     400: "The request cannot be understood.",
     401: "There is no valid access token, or the log-in data are wrong.",
-    403: "Not allowed with this token.",
+    403: "Not allowed with this token, or a code is needed or wrong.",
     404: "It does not exist, or is not the caller's.",
     409: "The first request with this key is still being worked on.",
     413: "The body is too large.",

@@ -114,6 +114,17 @@ class OrderRequest(Given):
     amount_minor: Amount
     currency: Currency
     reference: Reference = ""
+    code: Annotated[
+        str,
+        Field(
+            max_length=64,
+            pattern=PRINTABLE,
+            description=(
+                "Of the app, or a recovery code: needed by whoever has a second factor for a large amount, and for a "
+                "payee who is not among their beneficiaries. It confirms this request and works once."
+            ),
+        ),
+    ] = ""
 
 
 class Order(Answer):

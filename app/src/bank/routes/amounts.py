@@ -11,7 +11,7 @@ from bank import i18n, money
 if TYPE_CHECKING:
     from wtforms import Field
 
-    from bank.routes.forms import OrderForm
+    from bank.routes.forms import MoneyForm
     from bank.services.accounts import AccountView
 
 
@@ -26,7 +26,7 @@ def read(field: Field, currency: str) -> int | None:
         return None
 
 
-def source_and_amount(form: OrderForm, own: list[AccountView]) -> tuple[AccountView, int] | None:
+def source_and_amount(form: MoneyForm, own: list[AccountView]) -> tuple[AccountView, int] | None:
     """Check an order's form; return the account to pay from and the amount, or None with the reasons in the form.
 
     An account that is not among the person's ``own`` does not exist.

@@ -16,8 +16,8 @@ from bank.log import log_security
 from bank.permissions import Permission, public
 from bank.problems import ProblemError
 from bank.resources import resources
-from bank.routes import attempts, log_ins
-from bank.services import accounts, ledger, payments, second_factor, transfers, users
+from bank.routes import attempts, log_ins, step_up
+from bank.services import accounts, confirmations, ledger, payments, second_factor, transfers, users
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -236,7 +236,9 @@ def create_transfer(body: schemas.TransferRequest, key: str) -> Reply:
         currency=body.currency,
         reference=body.reference,
     )
-    receipt = _carried_out("transfer", order, lambda: transfers.transfer(found.engine, order, found.settings.approvals))
+    receipt = _carried_out(
+        "transfer", order, body, lambda: transfers.transfer(found.engine, order, found.settings.approvals)
+    )
     return _ordered(schemas.Transfer, body, receipt)
 
 
@@ -269,12 +271,36 @@ def create_payment(body: schemas.PaymentRequest, key: str) -> Reply:
         currency=body.currency,
         reference=body.reference,
     )
-    receipt = _carried_out("payment", order, lambda: payments.pay(found.engine, order, found.settings.approvals))
+    receipt = _carried_out("payment", order, body, lambda: payments.pay(found.engine, order, found.settings.approvals))
     return _ordered(schemas.Payment, body, receipt)
 
 
-def _carried_out(kind: str, order: orders.Order, work: Callable[[], ledger.Receipt]) -> ledger.Receipt:
+def _confirm(order: confirmations.Order, code: str) -> None:
+    """Make sure of the second factor of who has one; the code is bound to the order by coming in the same request.
+
+    Raises:
+        ProblemError: The order must be confirmed, and is not.
+        ledger.LedgerError: The order is not complete.
+    """
+    found = resources()
+    if not current_user.has_second_factor:
+        return
+    if not confirmations.is_needed(found.engine, order, found.settings.confirmation):
+        return
+    if not code:
+        raise ProblemError(403, "This order needs a code of the second factor.", kind="code-needed")
+    if not step_up.take(step_up.Proof.CODE, code):
+        raise ProblemError(403, "The code is wrong, or was used before.", kind="code-refused")
+
+
+def _carried_out(
+    kind: str,
+    order: transfers.Order | payments.PaymentOrder,
+    body: schemas.OrderRequest,
+    work: Callable[[], ledger.Receipt],
+) -> ledger.Receipt:
     try:
+        _confirm(order, body.code)
         return orders.carry_out(kind, order, work)
     except ledger.AccountNotFoundError:
         raise ProblemError(404, "There is no such account to pay from.") from None
@@ -296,4 +322,4 @@ def _ordered(model: type[schemas.Order], body: schemas.OrderRequest, receipt: le
     waits = receipt.approval_id is not None
     result = {"id": receipt.approval_id or receipt.entry_id, "status": "waiting" if waits else "completed"}
     headers = {REPLAYED_HEADER: "true"} if receipt.replayed else {}
-    return Reply(model.model_validate(result | dict(body)), 202 if waits else 201, headers)
+    return Reply(model.model_validate(result | body.model_dump(exclude={"code"})), 202 if waits else 201, headers)

@@ -38,7 +38,7 @@ def add() -> Page:
     form = BeneficiaryForm()
     if not form.validate():
         return _page(form), 400
-    if not step_up.is_given(form.code if step_up.needed() is step_up.Proof.CODE else form.password):
+    if not step_up.is_given(form):
         return _page(form), 403
     name = form.name.data.strip()
     try:

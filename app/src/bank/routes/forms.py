@@ -36,23 +36,37 @@ def _account_number(_form: FlaskForm, field: Field) -> None:
     field.data = number
 
 
-class OrderForm(FlaskForm):  # type: ignore[misc]
-    """What every order to move money asks for. The hidden key makes it safe to send the form twice."""
+class ProofForm(FlaskForm):  # type: ignore[misc]
+    """What a person proves with that it is they who ask, where that is needed."""
+
+    password = PasswordField(_("Your password"), validators=[Length(max=MAX_LENGTH)])
+    code = StringField(_("Code of your app"), validators=[Length(max=64), printable])
+
+
+class MoneyForm(ProofForm):
+    """What every order to move money asks for.
+
+    The hidden key makes it safe to send the form twice, and the hidden seal binds a proof to what was shown.
+    """
 
     key = HiddenField(validators=[DataRequired(_("Reload the page.")), Length(max=MAX_KEY), printable])
+    seal = HiddenField(validators=[Length(max=100), printable])
     from_account = SelectField(_("From"), validators=[DataRequired(_("Choose an account to pay from."))], coerce=str)
-    to_number = StringField(_("To IBAN"), validators=[DataRequired(_("Enter an IBAN.")), _account_number])
     amount = StringField(_("Amount"), validators=[DataRequired(_("Enter an amount.")), Length(max=32)])
     reference = StringField(_("Reference"), validators=[Length(max=MAX_REFERENCE), printable])
 
 
-class BeneficiaryForm(FlaskForm):  # type: ignore[misc]
+class OrderForm(MoneyForm):
+    """An order to pay to an account of this bank."""
+
+    to_number = StringField(_("To IBAN"), validators=[DataRequired(_("Enter an IBAN.")), _account_number])
+
+
+class BeneficiaryForm(ProofForm):
     """A new beneficiary."""
 
     name = StringField(_("Name"), validators=[DataRequired(_("Enter a name.")), Length(max=MAX_NAME), printable])
     number = StringField("IBAN", validators=[DataRequired(_("Enter an IBAN.")), _account_number])
-    password = PasswordField(_("Your password"), validators=[Length(max=MAX_LENGTH)])
-    code = StringField(_("Code of your app"), validators=[Length(max=64), printable])
 
 
 class SearchForm(FlaskForm):  # type: ignore[misc]

@@ -12,8 +12,9 @@ from werkzeug.wrappers import Response
 from bank import i18n
 from bank.permissions import Permission, requires
 from bank.resources import resources
-from bank.routes import amounts, refusals
+from bank.routes import amounts, confirmation, refusals
 from bank.routes.forms import StandingOrderForm
+from bank.routes.step_up import Proof
 from bank.services import accounts, ledger, standing_orders
 
 blueprint = Blueprint("standing_orders", __name__)
@@ -54,6 +55,9 @@ def new() -> Page:
         first_date=form.first_date.data,
         last_date=form.last_date.data,
     )
+    if not confirmation.is_given(order, form):
+        status = 403 if form.code.errors or form.password.errors else 200
+        return _form(form, own, confirmation.ask(order, form)), status
     try:
         receipt = standing_orders.create(resources().engine, order)
     except standing_orders.DatesError:
@@ -81,5 +85,5 @@ def cancel(order_id: uuid.UUID) -> Response:
     return redirect(url_for("standing_orders.overview"), 303)
 
 
-def _form(form: StandingOrderForm, own: list[accounts.AccountView]) -> str:
-    return render_template("standing_orders/new.html", form=form, accounts=own)
+def _form(form: StandingOrderForm, own: list[accounts.AccountView], proof: Proof = Proof.NONE) -> str:
+    return render_template("standing_orders/new.html", form=form, accounts=own, proof=proof)

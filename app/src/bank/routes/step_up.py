@@ -15,6 +15,7 @@ from bank.routes.auth import own_session
 from bank.services import second_factor, users
 
 if TYPE_CHECKING:
+    from flask_wtf import FlaskForm
     from wtforms import Field
 
 # A log-in that is younger needs no further proof, in seconds.
@@ -31,13 +32,21 @@ class Proof(StrEnum):
 
 def needed() -> Proof:
     """Return what is needed now: nothing shortly after the log-in, then the second factor, or else the password."""
-    if own_session().age_seconds <= FRESH_SECONDS:
-        return Proof.NONE
+    return Proof.NONE if own_session().age_seconds <= FRESH_SECONDS else own_proof()
+
+
+def own_proof() -> Proof:
+    """Return what this person proves things with."""
     return Proof.CODE if current_user.has_second_factor else Proof.PASSWORD
 
 
-def is_given(field: Field) -> bool:
-    """Tell whether the field holds the proof that is needed; if not, the reason is beside it.
+def field_of(form: FlaskForm, proof: Proof) -> Field:
+    """Return the field of a form that takes a proof."""
+    return form.code if proof is Proof.CODE else form.password
+
+
+def is_given(form: FlaskForm) -> bool:
+    """Tell whether the form holds the proof that is needed; if not, the reason is beside its field.
 
     Raises:
         werkzeug.exceptions.TooManyRequests: There were too many wrong ones.
@@ -45,15 +54,20 @@ def is_given(field: Field) -> bool:
     proof = needed()
     if proof is Proof.NONE:
         return True
+    return is_right(proof, field_of(form, proof), gettext("Your log-in is a while ago: prove that it is you."))
+
+
+def is_right(proof: Proof, field: Field, missing: str) -> bool:
+    """Tell whether the field holds a proof; if not, the reason is beside it: ``missing`` if it is empty.
+
+    Raises:
+        werkzeug.exceptions.TooManyRequests: There were too many wrong ones.
+    """
     if not field.data:
-        field.errors = [gettext("Your log-in is a while ago: prove that it is you.")]
+        field.errors = [missing]
         return False
-    counters = [attempts.own_counter(current_user.get_id())]
-    attempts.reserve(counters)
-    if _is_right(proof, field.data):
-        attempts.succeeded(counters)
+    if take(proof, field.data):
         return True
-    log_security("proof refused", action="step-up", outcome="failure", category="iam", reason=f"wrong {proof}")
     field.errors = [
         gettext("This code does not fit. Use the next one.")
         if proof is Proof.CODE
@@ -62,7 +76,23 @@ def is_given(field: Field) -> bool:
     return False
 
 
-def _is_right(proof: Proof, given: str) -> bool:
+def take(proof: Proof, given: str) -> bool:
+    """Use a proof up, and tell whether it was right; wrong ones are counted.
+
+    Raises:
+        werkzeug.exceptions.TooManyRequests: There were too many wrong ones.
+        redis.exceptions.RedisError: Attempts cannot be counted.
+    """
+    counters = [attempts.own_counter(current_user.get_id())]
+    attempts.reserve(counters)
+    if _fits(proof, given):
+        attempts.succeeded(counters)
+        return True
+    log_security("proof refused", action="step-up", outcome="failure", category="iam", reason=f"wrong {proof}")
+    return False
+
+
+def _fits(proof: Proof, given: str) -> bool:
     found = resources()
     if proof is Proof.CODE:
         return second_factor.use(found.engine, found.keys, current_user.id, given) is not None

@@ -13,9 +13,9 @@ from wtforms import SelectChoice
 from bank import i18n, orders
 from bank.permissions import Permission, requires
 from bank.resources import resources
-from bank.routes import amounts, refusals
+from bank.routes import amounts, confirmation, refusals
 from bank.routes.forms import TransferForm
-from bank.services import accounts, beneficiaries, ledger, transfers
+from bank.services import accounts, beneficiaries, ledger, movements, transfers
 
 blueprint = Blueprint("transfers", __name__)
 Page = str | Response | tuple[str, int]
@@ -35,7 +35,11 @@ def transfer() -> Page:
         form.to_number.data = next((item.number for item in _saved() if str(item.id) == chosen), "")
         return _show(form, own)
     order = _order(form, own)
-    return _carry_out(order, form, own) if order else (_show(form, own), 400)
+    if order is None:
+        return _show(form, own), 400
+    if not confirmation.is_given(order, form):
+        return _review(order, form, own, status=403)
+    return _carry_out(order, form, own)
 
 
 @blueprint.route("/transfer/review", methods=["GET", "POST"])
@@ -48,21 +52,29 @@ def review() -> Page:
     order = _order(form, own)
     if "change" in request.form or order is None:
         return _show(form, own), 200 if order else 400
+    return _review(order, form, own)
+
+
+def _review(order: transfers.Order, form: TransferForm, own: list[accounts.AccountView], status: int = 200) -> Page:
+    """Show what an order would do, and ask for the proof that it needs."""
+    found = resources()
     try:
-        preview = transfers.preview(resources().engine, order, resources().settings.approvals)
+        preview = movements.preview(found.engine, order.movement, found.settings.approvals)
     except ledger.LedgerError as error:
         status = refusals.beside(error, form)
         return _show(form, own), status
     names = {item.number: item.name for item in _saved()} | {account.number: account.name for account in own}
     source = next(account for account in own if account.id == order.from_account)
-    return render_template(
+    page = render_template(
         "transfer_review.html",
+        proof=confirmation.ask(order, form),
         form=form,
         order=order,
         source=source,
         recipient=names.get(order.to_number, ""),
         preview=preview,
     )
+    return page, status
 
 
 def _form() -> tuple[TransferForm, list[accounts.AccountView]]:

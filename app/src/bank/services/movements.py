@@ -3,15 +3,38 @@
 from __future__ import annotations
 
 import uuid
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from bank.config import Approvals
+from bank.database import reading
 from bank.services import approvals, ledger
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine
 
 DEFAULT_POLICY = Approvals()
+
+
+@dataclass(frozen=True)
+class Preview:
+    """What a movement would do if it were carried out just now; money in minor units, None without a limit."""
+
+    available_after_minor: int | None
+    needs_approval: bool
+
+
+def preview(engine: Engine, movement: ledger.Movement, policy: Approvals) -> Preview:
+    """Tell what a movement would do, without locking, claiming or changing anything.
+
+    Raises:
+        ledger.LedgerError: Why it would not be possible.
+    """
+    with reading(engine) as connection:
+        debit, _ = ledger.sides_of(movement, ledger.look(connection, movement.ids, movement.numbers))
+    if not debit.can_spare(movement.amount_minor):
+        raise ledger.InsufficientFundsError
+    return Preview(debit.available_after(movement.amount_minor), approvals.is_needed(movement, policy))
 
 
 def carry_out(

@@ -39,6 +39,74 @@ class PaymentOrder:
     currency: str
     reference: str
 
+    @property
+    def name(self) -> str:
+        """Return the creditor's name with single spaces.
+
+        Raises:
+            InvalidCreditorError: There is none, or it is too long.
+        """
+        name = " ".join(self.creditor_name.split())
+        if not 0 < len(name) <= MAX_NAME or not name.isprintable():
+            raise InvalidCreditorError
+        return name
+
+    @property
+    def payee(self) -> str:
+        """Return the creditor's IBAN as it is stored.
+
+        Raises:
+            InvalidCreditorError: Its shape or check digits are wrong.
+            OwnBankError: The creditor has an account here.
+        """
+        iban = account_numbers.normalise_iban(self.creditor_iban)
+        if iban is None:
+            raise InvalidCreditorError
+        if account_numbers.is_own(iban):
+            raise OwnBankError
+        return iban
+
+    @property
+    def movement(self) -> ledger.Movement:
+        """Return what the ledger is to do.
+
+        Raises:
+            ledger.LedgerError: The order is not complete.
+        """
+        if self.currency not in ledger.SETTLEMENT:
+            raise ledger.CurrencyMismatchError
+        return ledger.Movement(
+            kind="payment",
+            debit=self.from_account,
+            credit=ledger.SETTLEMENT[self.currency],
+            amount_minor=self.amount_minor,
+            currency=self.currency,
+            created_by=self.user_id,
+            owner_id=self.user_id,
+            reference=self.reference,
+            counterparty=self.name,
+            counterparty_number=self.payee,
+        )
+
+    @property
+    def claim(self) -> ledger.Claim:
+        """Return the key, bound to what is ordered.
+
+        Raises:
+            ledger.LedgerError: The key cannot be stored, or the order is not complete.
+        """
+        return ledger.Claim.of(
+            self.user_id,
+            self.key,
+            "payment",
+            self.from_account,
+            self.name,
+            self.payee,
+            self.amount_minor,
+            self.currency,
+            self.reference,
+        )
+
 
 def pay(engine: Engine, order: PaymentOrder, policy: Approvals = movements.DEFAULT_POLICY) -> ledger.Receipt:
     """Carry out a payment, or find that it was carried out before.
@@ -48,35 +116,4 @@ def pay(engine: Engine, order: PaymentOrder, policy: Approvals = movements.DEFAU
         OwnBankError: The creditor has an account here.
         ledger.LedgerError: Why it is not possible otherwise.
     """
-    name = " ".join(order.creditor_name.split())
-    iban = account_numbers.normalise_iban(order.creditor_iban)
-    if iban is None or not 0 < len(name) <= MAX_NAME or not name.isprintable():
-        raise InvalidCreditorError
-    if account_numbers.is_own(iban):
-        raise OwnBankError
-    if order.currency not in ledger.SETTLEMENT:
-        raise ledger.CurrencyMismatchError
-    movement = ledger.Movement(
-        kind="payment",
-        debit=order.from_account,
-        credit=ledger.SETTLEMENT[order.currency],
-        amount_minor=order.amount_minor,
-        currency=order.currency,
-        created_by=order.user_id,
-        owner_id=order.user_id,
-        reference=order.reference,
-        counterparty=name,
-        counterparty_number=iban,
-    )
-    claim = ledger.Claim.of(
-        order.user_id,
-        order.key,
-        "payment",
-        order.from_account,
-        name,
-        iban,
-        order.amount_minor,
-        order.currency,
-        order.reference,
-    )
-    return movements.carry_out(engine, claim, movement, policy)
+    return movements.carry_out(engine, order.claim, order.movement, policy)

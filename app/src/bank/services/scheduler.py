@@ -73,7 +73,7 @@ def reconcile_if_due(engine: Engine, minutes: int) -> reconcile.Result | None:
 
 
 def run_forever(engine: Engine, settings: Settings, stop: threading.Event) -> None:
-    """Work until ``stop`` is set; what fails, such as a database that does not answer, is tried at the next interval."""
+    """Work until ``stop`` is set; what fails, as when the database does not answer, is tried at the next interval."""
     while not stop.is_set():
         try:
             done = run_due(engine, settings, standing_orders.today(engine))

@@ -57,6 +57,23 @@ class NewOrder:
     first_date: date
     last_date: date | None = None
 
+    @property
+    def claim(self) -> ledger.Claim:
+        """Return the key, bound to what is ordered.
+
+        Raises:
+            ledger.LedgerError: The key cannot be stored.
+        """
+        return ledger.Claim.of(
+            self.user_id, self.key, "standing order", self.from_account, self.to_number, self.amount_minor,
+            self.currency, self.reference, self.frequency, self.first_date, self.last_date,
+        )  # fmt: skip
+
+    @property
+    def payee(self) -> str:
+        """Return the number of the account that is paid."""
+        return self.to_number
+
 
 @dataclass(frozen=True)
 class OrderView:
@@ -132,10 +149,7 @@ def create(engine: Engine, order: NewOrder) -> ledger.Receipt:
     movement = _movement(order.user_id, order.from_account, order.to_number, order)
     if order.frequency not in FREQUENCIES:
         raise ledger.LedgerError("the frequency is not known")
-    claim = ledger.Claim.of(
-        order.user_id, order.key, "standing order", order.from_account, order.to_number, order.amount_minor,
-        order.currency, order.reference, order.frequency, order.first_date, order.last_date,
-    )  # fmt: skip
+    claim = order.claim
     receipt = ledger.Receipt(None, standing_order_id=uuid.uuid4())
 
     def work(connection: Connection) -> ledger.Receipt:

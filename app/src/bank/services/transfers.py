@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from bank.services import approvals, ledger, movements
+from bank.services import ledger, movements
 
 if TYPE_CHECKING:
     import uuid
@@ -45,27 +45,28 @@ class Order:
             reference=self.reference,
         )
 
+    @property
+    def claim(self) -> ledger.Claim:
+        """Return the key, bound to what is ordered.
 
-@dataclass(frozen=True)
-class Preview:
-    """What an order would do if it were carried out just now."""
+        Raises:
+            ledger.LedgerError: The key cannot be stored.
+        """
+        # Without a kind among the parts: keys that the first release stored must be recognised.
+        return ledger.Claim.of(
+            self.user_id,
+            self.key,
+            self.from_account,
+            self.to_number,
+            self.amount_minor,
+            self.currency,
+            self.reference,
+        )
 
-    available_after_minor: int | None
-    needs_approval: bool
-
-
-def preview(engine: Engine, order: Order, policy: Approvals) -> Preview:
-    """Tell what an order would do, without locking, claiming or changing anything.
-
-    Raises:
-        ledger.LedgerError: Why it would not be possible.
-    """
-    movement = order.movement
-    with engine.connect() as connection:
-        debit, _ = ledger.sides_of(movement, ledger.look(connection, movement.ids, movement.numbers))
-    if not debit.can_spare(order.amount_minor):
-        raise ledger.InsufficientFundsError
-    return Preview(debit.available_after(order.amount_minor), approvals.is_needed(movement, policy))
+    @property
+    def payee(self) -> str:
+        """Return the number of the account that is paid."""
+        return self.to_number
 
 
 def transfer(engine: Engine, order: Order, policy: Approvals = movements.DEFAULT_POLICY) -> ledger.Receipt:
@@ -79,14 +80,4 @@ def transfer(engine: Engine, order: Order, policy: Approvals = movements.DEFAULT
     Raises:
         ledger.LedgerError: Why it is not possible; the key can be used again unless it was KeyReusedError.
     """
-    # Without a kind among the parts: keys that the first release stored must be recognised.
-    claim = ledger.Claim.of(
-        order.user_id,
-        order.key,
-        order.from_account,
-        order.to_number,
-        order.amount_minor,
-        order.currency,
-        order.reference,
-    )
-    return movements.carry_out(engine, claim, order.movement, policy)
+    return movements.carry_out(engine, order.claim, order.movement, policy)
