@@ -17,6 +17,8 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import expect, sync_playwright
 from werkzeug.serving import WSGIRequestHandler, make_server
 
+from bank.app import create_app
+from bank.config import Confirmation
 from bank.services import seed as seeding
 from conftest import PASSWORD
 from throwaway import need
@@ -34,6 +36,14 @@ class QuietHandler(WSGIRequestHandler):
 
     def log(self, *_arguments):
         pass
+
+
+@pytest.fixture(scope="module")
+def app(settings, owner):
+    """The bank with its own rules about what must be confirmed."""
+    app = create_app(settings.model_copy(update={"confirmation": Confirmation()}))
+    yield app
+    app.extensions["bank"].engine.dispose()
 
 
 @pytest.fixture(scope="module")
@@ -149,6 +159,9 @@ def test_customer_walks_through_accounts_and_a_transfer(visit, make_customer):
     expect(page.get_by_label("Reference")).to_have_value("Tickets")
     robin.press("Continue")
     robin.press("Send money")
+    robin.look("transfer-unconfirmed")
+    page.get_by_label("Your password").fill(PASSWORD)
+    robin.press("Send money")
     expect(page.get_by_role("status")).to_contain_text("12.50")
     expect(page.get_by_role("table")).to_contain_text("Frida Friend")
     page.emulate_media(media="print")
@@ -201,6 +214,9 @@ def test_customer_keeps_a_standing_order_and_gets_statements(visit, make_custome
     page.get_by_label("How often").select_option("Every week")
     page.get_by_label("First payment").fill(f"{datetime.now(UTC) + timedelta(days=3):%Y-%m-%d}")
     robin.press("Save")
+    robin.look("standing-order-confirm")
+    page.get_by_label("Your password").fill(PASSWORD)
+    robin.press("Save")
     expect(page.get_by_role("status")).to_contain_text("Standing order saved")
     robin.look("standing-orders")
     page.get_by_role("main").get_by_role("button", name=re.compile("Cancel")).click()
@@ -210,6 +226,27 @@ def test_customer_keeps_a_standing_order_and_gets_statements(visit, make_custome
     with page.expect_download() as download:
         page.get_by_role("link", name=re.compile("^PDF")).first.click()
     assert download.value.suggested_filename.startswith("statement-")
+
+
+def test_customer_pays_to_another_bank(visit):
+    robin = visit(locale="fr-FR")
+    page = robin.page
+    robin.log_in("user@demo.local")
+    page.get_by_role("navigation").get_by_role("link", name="Virement").click()
+    page.get_by_role("link", name="Vers une autre banque").click()
+    page.get_by_label("Nom du destinataire").fill("Stadtwerke Köln")
+    page.get_by_label("Vers l’IBAN").fill("DE88370400440532013000")
+    page.get_by_label("Montant").fill("49,90")
+    robin.press("Continuer")
+    robin.look("payment-refused-french")
+    page.get_by_label("Vers l’IBAN").fill("DE89370400440532013000")
+    robin.press("Continuer")
+    expect(page.get_by_role("heading", level=1)).to_have_text("Vérifiez votre paiement")
+    page.get_by_label("Votre mot de passe").fill(PASSWORD)
+    robin.look("payment-review-french")
+    robin.press("Envoyer")
+    expect(page.get_by_role("status")).to_contain_text("49,90")
+    expect(page.get_by_role("table")).to_contain_text("Stadtwerke Köln")
 
 
 def test_language_follows_the_browser_until_one_is_chosen(visit):

@@ -14,6 +14,7 @@ from bank import account_numbers
 from bank.services.beneficiaries import MAX_NAME
 from bank.services.ledger import MAX_KEY, MAX_REFERENCE
 from bank.services.passwords import MAX_LENGTH
+from bank.services.payments import MAX_NAME as MAX_CREDITOR_NAME
 
 if TYPE_CHECKING:
     from wtforms import Field
@@ -60,6 +61,25 @@ class OrderForm(MoneyForm):
     """An order to pay to an account of this bank."""
 
     to_number = StringField(_("To IBAN"), validators=[DataRequired(_("Enter an IBAN.")), _account_number])
+
+
+def _foreign_iban(_form: FlaskForm, field: Field) -> None:
+    number = account_numbers.normalise_iban(field.data or "")
+    if number is None:
+        raise ValidationError(gettext("This is not an IBAN. Check it for a typing error."))
+    if account_numbers.is_own(number):
+        raise ValidationError(gettext("This account is at this bank: make a transfer."))
+    field.data = number
+
+
+class PaymentForm(MoneyForm):
+    """An order to pay to an account at another bank."""
+
+    creditor_name = StringField(
+        _("Name of the recipient"),
+        validators=[DataRequired(_("Enter a name.")), Length(max=MAX_CREDITOR_NAME), printable],
+    )
+    creditor_iban = StringField(_("To IBAN"), validators=[DataRequired(_("Enter an IBAN.")), _foreign_iban])
 
 
 class BeneficiaryForm(ProofForm):

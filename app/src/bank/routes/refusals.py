@@ -10,7 +10,7 @@ from flask_babel import lazy_gettext as _
 from bank.services import approvals, ledger, reversals
 
 if TYPE_CHECKING:
-    from bank.routes.forms import OrderForm
+    from bank.routes.forms import MoneyForm
 
 UNPROCESSABLE, CONFLICT, UNAVAILABLE = 422, 409, 503
 TEXTS = {
@@ -36,7 +36,7 @@ def explain(error: ledger.LedgerError) -> str:
     return str(TEXTS.get(type(error), _("This is not possible.")))
 
 
-def beside(error: ledger.LedgerError, form: OrderForm) -> int:
+def beside(error: ledger.LedgerError, form: MoneyForm) -> int:
     """Put the reason beside the field of a form that it concerns, and return the status of the answer."""
     status, field = UNPROCESSABLE, None
     match error:
@@ -45,7 +45,7 @@ def beside(error: ledger.LedgerError, form: OrderForm) -> int:
         case ledger.AccountFrozenError():
             field = form.from_account
         case ledger.UnknownRecipientError() | ledger.SameAccountError() | ledger.CurrencyMismatchError():
-            field = form.to_number
+            field = getattr(form, "to_number", None)
         case ledger.KeyReusedError():
             status = CONFLICT
             form.key.data = str(uuid.uuid4())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import uuid
+import uuid  # noqa: TC003  (the router's converter gives this type)
 
 from flask import Blueprint, abort, flash, redirect, render_template, url_for
 from flask_babel import gettext
@@ -12,7 +12,7 @@ from werkzeug.wrappers import Response
 from bank import i18n
 from bank.permissions import Permission, requires
 from bank.resources import resources
-from bank.routes import amounts, confirmation, refusals
+from bank.routes import amounts, confirmation, order_pages, refusals
 from bank.routes.forms import StandingOrderForm
 from bank.routes.step_up import Proof
 from bank.services import accounts, ledger, standing_orders
@@ -33,11 +33,9 @@ def overview() -> str:
 @requires(Permission.OWN_TRANSFERS)
 def new() -> Page:
     """Take a new order; sending the form twice makes one."""
-    own = accounts.list_of(resources().engine, current_user.id)
     form = StandingOrderForm()
-    form.from_account.choices = [(str(a.id), f"{a.name} · {i18n.amount(a.available_minor, a.currency)}") for a in own]
+    own = order_pages.offer_accounts(form)
     if not form.is_submitted():
-        form.key.data = str(uuid.uuid4())
         return _form(form, own)
     read = amounts.source_and_amount(form, own)
     if read is None:
