@@ -30,6 +30,8 @@ PENDING_KEY = "pending"
 # How long the second step may take, in seconds.
 PENDING_SECONDS = 300
 NOBODY = ""
+# Looked for when there is nobody to look for, so that the answer takes the same work.
+NOBODYS_ID = str(uuid.UUID(int=0))
 
 
 def own_session() -> BankSession:
@@ -83,8 +85,11 @@ def _refuse_or_ask(person: users.Person | None, email: str, *, reached: bool) ->
     user_id = person.get_id() if person else NOBODY
     renew_session()
     session[PENDING_KEY] = {"user": user_id, "email": email, "until": time.time() + PENDING_SECONDS, "tries": 1}
+    # Both write about as much, so that the time does not tell that the password was right.
     if person is None:
         log_ins.refused("password", None, reached=reached)
+    else:
+        log_ins.code_asked(person)
 
 
 def _code_page(form: CodeForm) -> str:
@@ -108,7 +113,7 @@ def code() -> Page:
     session[PENDING_KEY] = pending | {"tries": pending["tries"] + 1}
     found = resources()
     factor = second_factor.use(found.engine, found.keys, uuid.UUID(user_id) if user_id else None, form.code.data)
-    person = users.find(found.engine, user_id) if user_id else None
+    person = users.find(found.engine, user_id or NOBODYS_ID)
     if factor is None or person is None:
         log_ins.refused("totp", user_id, reached=reached)
         form.code.data = ""

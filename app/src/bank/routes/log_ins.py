@@ -36,6 +36,12 @@ def refused(factor: str, user_id: str | None, *, reached: bool) -> None:
         log_security("log-ins slowed down", action="slow-down", outcome="failure", kind="denied", user_id=user_id)
 
 
+def code_asked(person: Person) -> None:
+    """Record that the password was right, and that the second factor is asked for."""
+    log_security("code asked", action="log-in", outcome="success", kind="info", user_id=person.get_id())
+    _record("log-in-code-asked", person.get_id(), {"factor": "password"})
+
+
 def accepted(person: Person, email: str, factor: str, *, tries: int, is_news: bool = False) -> None:
     """Record a log-in that is complete.
 
