@@ -1,5 +1,6 @@
 """The audit trail: append-only, linked, complete, and readable by pages."""
 
+import json
 import threading
 import uuid
 from concurrent.futures import ThreadPoolExecutor
@@ -9,8 +10,10 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
+from bank import log, metrics
+from bank.config import Logging
 from bank.database import make_engine
-from bank.services import audit, schema
+from bank.services import audit, reconcile, scheduler, schema
 from bank.services.audit import Filter, Object, Origin
 from conftest import as_owner
 
@@ -165,3 +168,35 @@ def test_tampering_is_found(other_database, statements, problem, monkeypatch):
         assert audit.verify(Same(), whole.head).problem == problem
         transaction.rollback()
     assert audit.verify(other_database, whole.head) == whole
+
+
+def test_head_leaves_with_the_log_and_the_metrics_tell(other_database, settings, tmp_path):
+    file = tmp_path / "bank.json"
+    log.configure(settings.model_copy(update={"logging": Logging(path=str(file))}))
+
+    def told():
+        reconcile._cache.clear()
+        page = metrics.exposition(reconcile.figures(other_database)).decode()
+        return dict(line.split(" ") for line in page.splitlines() if line.startswith("bank_audit"))
+
+    def line():
+        found = [json.loads(line) for line in file.read_text().splitlines()]
+        return [entry for entry in found if entry["event"].get("action") == "audit-anchor"][-1]
+
+    assert told() == {}
+    whole = scheduler.check_audit_if_due(other_database, 60)
+    assert (whole.rows, whole.problem) == (6, None)
+    assert scheduler.check_audit_if_due(other_database, 60) is None
+    assert line()["bank"]["audit"] == {"head": whole.head, "rows": 6}
+    assert (line()["log.level"], line()["event"]["dataset"]) == ("info", "bank.audit")
+    assert told()["bank_audit_chain_valid"] == "1.0"
+    assert abs(float(told()["bank_audit_last_check_timestamp_seconds"]) - datetime.now(UTC).timestamp()) < 60
+    # A trail that ends sooner than it did is whole in itself, but not the one that was checked before.
+    with other_database.begin() as connection:
+        connection.execute(text("ALTER TABLE audit_events DISABLE TRIGGER USER"))
+        connection.execute(text(remove(6)))
+        connection.execute(text("ALTER TABLE audit_events ENABLE TRIGGER USER"))
+    for _ in range(2):  # what is broken stays broken
+        assert scheduler.check_audit_if_due(other_database, 0).problem == "the known head is not part of the trail"
+        assert told()["bank_audit_chain_valid"] == "0.0"
+    assert (line()["log.level"], line()["event"]["outcome"]) == ("error", "failure")

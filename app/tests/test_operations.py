@@ -1,6 +1,7 @@
 """Health, metrics, logs and the server itself."""
 
 import http.client
+import ipaddress
 import json
 import re
 import socket
@@ -9,13 +10,16 @@ import subprocess
 import time
 
 import pytest
+from redis.exceptions import NoPermissionError
+from sqlalchemy import text as sql
 
 import bank
+from bank import metrics
 from bank.app import create_app
-from bank.config import load_settings
+from bank.config import Approvals, load_settings
 from bank.permissions import public
 from bank.resources import make_resources
-from bank.services import health
+from bank.services import health, reconcile, transfers
 from conftest import PASSWORD, browser, configuration_text, free_port
 
 CANARY = "canary-9f8e7d"
@@ -166,6 +170,46 @@ def test_strange_methods_share_one_label(client):
     text = client.get("/metrics").get_data(as_text=True)
     assert "BREW" not in text
     assert 'method="OTHER"' in text
+
+
+def test_metrics_tell_how_long_the_oldest_approval_waits(engine, superuser, make_customer):
+    payer, payee = make_customer(1_000), make_customer()
+    order = transfers.Order(payer.id, "old", payer.account, payee.number, 500, "EUR", "")
+    waiting = transfers.transfer(engine, order, Approvals(limit_minor=100)).approval_id
+    with superuser.begin() as connection:
+        connection.execute(sql("SET LOCAL session_replication_role = replica"))
+        connection.execute(
+            sql("UPDATE approvals SET created_at = now() - interval '5 hours' WHERE id = :id"), {"id": waiting}
+        )
+    reconcile._cache.clear()
+    page = metrics.exposition(reconcile.figures(engine)).decode()
+    assert samples(page, "bank_pending_approvals")[""] >= 1
+    assert 5 * 3600 <= samples(page, "bank_pending_approvals_oldest_seconds")[""] < 5 * 3600 + 60
+
+
+def test_time_in_the_queue_is_believed_from_the_load_balancer_alone(settings, owner):
+    server = settings.server.model_copy(update={"trusted_proxies": (ipaddress.IPv4Address("10.9.9.9"),)})
+    app = create_app(settings.model_copy(update={"server": server}))
+
+    def ask(address, sent):
+        before = measured(app)
+        browser(app, address).get("/health", headers={"X-Request-Start": sent})
+        return tuple(after - old for after, old in zip(measured(app), before, strict=True))
+
+    def measured(app):
+        page = browser(app).get("/metrics").get_data(as_text=True)
+        return [samples(page, f"bank_http_queue_duration_seconds_{part}")[""] for part in ("count", "sum")]
+
+    def stamp(seconds):
+        return f"t={int((time.time() - seconds) * 1e6)}"
+
+    count, seconds = ask("10.9.9.9", stamp(1000))
+    assert (count, seconds >= 1000) == (1, True)
+    # A clock that is ahead.
+    assert ask("10.9.9.9", stamp(-1000)) == (1, 0)
+    for address, sent in (("10.9.9.8", stamp(2)), ("10.9.9.9", ""), ("10.9.9.9", "t=x"), ("10.9.9.9", "t=-1")):
+        assert ask(address, sent) == (0, 0), (address, sent)
+    app.extensions["bank"].engine.dispose()
 
 
 def test_any_worker_answers_for_all(start_instance):

@@ -233,6 +233,8 @@ class Scheduler(Section):
 
     interval_seconds: Annotated[int, Field(ge=1, le=3600)] = 30
     reconcile_minutes: Annotated[int, Field(ge=1, le=1440)] = 15
+    audit_minutes: Annotated[int, Field(ge=1, le=10080)] = 60
+    """How often the audit trail is checked and its head written to the log."""
     savings_rate_ppm: Annotated[int, Field(ge=0, le=1_000_000)] = 0
     """Interest of a year on savings accounts in millionths, 12500 for 1.25 %; 0 pays none."""
 

@@ -42,7 +42,7 @@ ALLOWED = frozenset(
         "source.ip", "span.id", "trace.id", "transaction.id", "url.path", "user.id", "user.target.id",
         "user_agent.original",
         "bank.account.masked", "bank.amount_minor", "bank.approval.id", "bank.currency", "bank.fraud.score",
-        "bank.replayed", "bank.standing_order.id",
+        "bank.audit.head", "bank.audit.rows", "bank.replayed", "bank.standing_order.id",
         "bank.transfer.id",
     }
 )  # fmt: skip

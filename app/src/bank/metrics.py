@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import time
 from typing import TYPE_CHECKING
 
@@ -39,6 +40,9 @@ LOGIN_OUTCOMES = ("success", "failure", "error")
 ATTEMPT_LIMITS = ("log-in", "proof", "sign-up")
 LOGIN_FACTORS = ("password", "totp", "recovery")
 
+# What the load balancer sets X-Request-Start to: microseconds since 1970.
+_QUEUED_SINCE = re.compile(r"t=([0-9]{16})", re.ASCII)
+
 REQUEST_SECONDS = Histogram(
     "flask_http_request_duration_seconds",
     "Time to answer a request.",
@@ -47,6 +51,11 @@ REQUEST_SECONDS = Histogram(
 )
 REQUESTS = Counter("flask_http_request_total", "Requests answered.", ("method", "status"))
 EXCEPTIONS = Counter("flask_http_request_exceptions_total", "Requests that ended in an error of ours.", ("method",))
+QUEUE_SECONDS = Histogram(
+    "bank_http_queue_duration_seconds",
+    "Time from the load balancer, which had the whole request, until it was begun.",
+    buckets=BUCKETS,
+)
 IN_PROGRESS = Gauge("bank_http_requests_in_progress", "Requests being answered.", multiprocess_mode="livesum")
 TRANSFERS = Counter("bank_transfers_total", "Transfers asked for, by how they ended.", ("type", "outcome"))
 TRANSFERRED = Counter(
@@ -120,6 +129,11 @@ class LedgerCollector(Collector):
             ("bank_ledger_imbalance_minor_units", "By how much the ledger is off; must be 0.", figures.imbalance_minor),
             ("bank_reconcile_findings", "Rows that the last reconciliation found wrong; must be 0.", figures.findings),
             ("bank_pending_approvals", "Movements that wait for a second person.", figures.pending_approvals),
+            (
+                "bank_pending_approvals_oldest_seconds",
+                "How long the oldest of them has been waiting; 0 if none is.",
+                figures.oldest_approval_seconds,
+            ),
             ("bank_standing_orders_overdue", "Standing orders that no scheduler has run.", figures.overdue_orders),
         ):
             yield GaugeMetricFamily(name, text, value=value)
@@ -128,6 +142,17 @@ class LedgerCollector(Collector):
                 "bank_reconcile_last_timestamp_seconds",
                 "When the whole ledger was last reconciled.",
                 value=figures.reconciled_at.timestamp(),
+            )
+        if figures.audit_checked_at:
+            yield GaugeMetricFamily(
+                "bank_audit_chain_valid",
+                "1 if the last check found the audit trail whole, else 0.",
+                value=int(figures.audit_is_whole),
+            )
+            yield GaugeMetricFamily(
+                "bank_audit_last_check_timestamp_seconds",
+                "When the audit trail was last checked.",
+                value=figures.audit_checked_at.timestamp(),
             )
 
 
@@ -154,6 +179,11 @@ def observe_requests(app: Flask) -> None:
     def begin() -> None:
         IN_PROGRESS.inc()
         g.counted = True
+        if "bank.proxied" in request.environ and (
+            sent := _QUEUED_SINCE.fullmatch(request.environ.get("HTTP_X_REQUEST_START", ""))
+        ):
+            # The clocks of two hosts differ a little.
+            QUEUE_SECONDS.observe(max(0.0, time.time() - int(sent[1]) / 1e6))
 
     @app.after_request
     def measure(response: Response) -> Response:

@@ -5,7 +5,7 @@ from bank.models.base import Base
 from bank.models.customers import Beneficiary, Notification, RoleChange, SeenPostings
 from bank.models.holds import Approval, Hold
 from bank.models.ledger import Account, Balance, IdempotencyKey, JournalEntry, Posting
-from bank.models.people import AuditEvent, RecoveryCode, SecondFactor, SignUp
+from bank.models.people import AuditCheck, AuditEvent, RecoveryCode, SecondFactor, SignUp
 from bank.models.periodic import InterestPeriod, Reconciliation, StandingOrder, StandingOrderRun
 from bank.models.users import User
 
@@ -13,6 +13,7 @@ __all__ = [
     "Account",
     "Alert",
     "Approval",
+    "AuditCheck",
     "AuditEvent",
     "Balance",
     "Base",

@@ -11,6 +11,7 @@ from sqlalchemy import (
     CheckConstraint,
     DateTime,
     ForeignKey,
+    Identity,
     Index,
     LargeBinary,
     Text,
@@ -87,3 +88,16 @@ class AuditEvent(Base):
     request_id: Mapped[str] = mapped_column(Text, server_default=text("''"))
     previous_hash: Mapped[bytes] = mapped_column(LargeBinary)
     hash: Mapped[bytes] = mapped_column(LargeBinary)
+
+
+class AuditCheck(Base):
+    """One run along the whole audit trail: how many rows were good, the hash of the last, and what was wrong."""
+
+    __tablename__ = "audit_checks"
+    __table_args__ = (CheckConstraint("rows >= 0", name="rows_sign"),)
+
+    id: Mapped[int] = mapped_column(BigInteger, Identity(always=True), primary_key=True)
+    finished_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), server_default=func.now())
+    rows: Mapped[int] = mapped_column(BigInteger)
+    head: Mapped[str] = mapped_column(Text)
+    problem: Mapped[str | None] = mapped_column(Text)

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import insert, select, text
 
-from bank.models import AuditEvent
+from bank.models import AuditCheck, AuditEvent
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -224,3 +224,14 @@ def verify(engine: Engine, known_head: str | None = None) -> Verdict:
             previous, number = digest, event.number
             found = found or digest.hex() == known_head
     return Verdict(number, previous.hex(), None if found else "the known head is not part of the trail")
+
+
+def check(engine: Engine) -> Verdict:
+    """Follow the chain, which must hold the head that the last good check found, and keep what was found."""
+    last_good = select(AuditCheck.head).where(AuditCheck.problem.is_(None)).order_by(AuditCheck.id.desc()).limit(1)
+    with engine.connect() as connection:
+        known_head = connection.execute(last_good).scalar_one_or_none()
+    verdict = verify(engine, known_head)
+    with engine.begin() as connection:
+        connection.execute(insert(AuditCheck).values(rows=verdict.rows, head=verdict.head, problem=verdict.problem))
+    return verdict

@@ -198,7 +198,7 @@ def reconcile(engine: Engine) -> Result:
 
 @dataclass(frozen=True)
 class Figures:
-    """What the metrics report; the last reconciliation's time is None if there was none yet."""
+    """What the metrics report; times of the last reconciliation and check of the audit trail, None before the first."""
 
     imbalance_minor: int
     findings: int
@@ -206,15 +206,23 @@ class Figures:
     pending_approvals: int
     overdue_orders: int
     """Standing orders of a day before today that were not run: above 0 for long, no scheduler works."""
+    oldest_approval_seconds: int
+    """How long the oldest approval has been waiting; 0 if none is."""
+    audit_checked_at: datetime | None
+    audit_is_whole: bool
 
 
 _FIGURES = text("""
 SELECT (SELECT coalesce(sum(abs(total)), 0) FROM (SELECT sum(b.balance_minor) AS total
           FROM balances b JOIN accounts a ON a.id = b.account_id GROUP BY a.currency) t),
        r.imbalance_minor, r.findings, r.finished_at,
-       (SELECT count(*) FROM approvals WHERE status = 'pending' AND expires_at > now()),
-       (SELECT count(*) FROM standing_orders WHERE status = 'active' AND next_date < (now() AT TIME ZONE 'UTC')::date)
-  FROM (SELECT 1) one LEFT JOIN (SELECT * FROM reconciliations ORDER BY id DESC LIMIT 1) r ON true
+       w.waiting,
+       (SELECT count(*) FROM standing_orders WHERE status = 'active' AND next_date < (now() AT TIME ZONE 'UTC')::date),
+       coalesce(extract(epoch FROM now() - w.since), 0), a.finished_at, a.problem IS NULL
+  FROM (SELECT count(*) AS waiting, min(created_at) AS since
+          FROM approvals WHERE status = 'pending' AND expires_at > now()) w
+  LEFT JOIN (SELECT * FROM reconciliations ORDER BY id DESC LIMIT 1) r ON true
+  LEFT JOIN (SELECT * FROM audit_checks ORDER BY id DESC LIMIT 1) a ON true
 """)
 _cache: WeakKeyDictionary[Engine, tuple[int, Figures]] = WeakKeyDictionary()
 _cache_lock = threading.Lock()
@@ -230,7 +238,10 @@ def figures(engine: Engine) -> Figures:
         if kept and time.monotonic_ns() - kept[0] < FIGURES_NS:
             return kept[1]
         with engine.connect() as connection:
-            now_off, off, findings, finished_at, pending, overdue = connection.execute(_FIGURES).one()
-        found = Figures(max(int(now_off), int(off or 0)), int(findings or 0), finished_at, int(pending), int(overdue))
+            now_off, off, findings, finished_at, pending, overdue, waits, *audited = connection.execute(_FIGURES).one()
+        found = Figures(
+            max(int(now_off), int(off or 0)), int(findings or 0), finished_at, int(pending), int(overdue),
+            int(waits), *audited,
+        )  # fmt: skip
         _cache[engine] = (time.monotonic_ns(), found)
         return found
