@@ -132,6 +132,14 @@ def test_connections_that_the_database_closed_are_replaced(app, client, make_cus
     assert client.get("/accounts").status_code == 200
 
 
+def test_redis_grants_what_it_does_on_a_site_and_no_more(app):
+    redis = app.extensions["bank"].redis
+    redis.set("bank:test", "x", ex=1)
+    for command in (("SET", "other", "x"), ("FLUSHDB",), ("KEYS", "*"), ("CONFIG", "GET", "*"), ("FUNCTION", "LIST")):
+        with pytest.raises(NoPermissionError):
+            redis.execute_command(*command)
+
+
 # Metrics
 
 
@@ -162,14 +170,6 @@ def test_metrics_count_by_route_and_never_by_path(app, client, make_customer):
     assert "bank_build_info{" in text
     assert samples(text, "bank_http_requests_in_progress")[""] == 1
     assert samples(text, "bank_db_pool_connections_in_use")[""] == 0
-
-
-def test_strange_methods_share_one_label(client):
-    for method in ("BREW", "X" * 20):
-        client.client.open("/login", method=method, base_url="https://bank.test")
-    text = client.get("/metrics").get_data(as_text=True)
-    assert "BREW" not in text
-    assert 'method="OTHER"' in text
 
 
 def test_metrics_tell_how_long_the_oldest_approval_waits(engine, superuser, make_customer):
@@ -210,6 +210,14 @@ def test_time_in_the_queue_is_believed_from_the_load_balancer_alone(settings, ow
     for address, sent in (("10.9.9.8", stamp(2)), ("10.9.9.9", ""), ("10.9.9.9", "t=x"), ("10.9.9.9", "t=-1")):
         assert ask(address, sent) == (0, 0), (address, sent)
     app.extensions["bank"].engine.dispose()
+
+
+def test_strange_methods_share_one_label(client):
+    for method in ("BREW", "X" * 20):
+        client.client.open("/login", method=method, base_url="https://bank.test")
+    text = client.get("/metrics").get_data(as_text=True)
+    assert "BREW" not in text
+    assert 'method="OTHER"' in text
 
 
 def test_any_worker_answers_for_all(start_instance):

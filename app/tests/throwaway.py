@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import re
 import shutil
@@ -15,11 +16,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import psycopg
+import yaml
 from sqlalchemy import Engine, create_engine
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+# Where the platform says what the bank may do in Redis.
+RIGHTS = Path(__file__).parents[2] / "group_vars" / "redis.yml"
 # Values that break programs which paste secrets into shells, URLs or templates.
 HOSTILE = "p @:/%25?#&'\"\\$HOME`id`{x} é€"
 
@@ -126,9 +130,9 @@ def running(pki: Path, *postgres_options: str) -> Iterator[Servers]:
         # SIGINT: stop at once, but cleanly.
         stack.callback(stop, server, 2)
         configuration = folder / "redis.conf"
-        quoted = found.redis_password.replace("\\", "\\\\").replace('"', '\\"')
         configuration.write_text(
-            f'port {found.redis_port}\nbind 127.0.0.1\nsave ""\nappendonly no\ndir {folder}\nrequirepass "{quoted}"\n'
+            f'port {found.redis_port}\nbind 127.0.0.1\nsave ""\nappendonly no\ndir {folder}\n'
+            f"user default off\nuser bank on {redis_rights(found.redis_password)}\n"
             f"tls-port {found.redis_tls_port}\ntls-auth-clients no\ntls-ca-cert-file {pki}/ca.crt\n"
             f"tls-cert-file {pki}/server.crt\ntls-key-file {pki}/server.key\n"
         )
@@ -137,6 +141,17 @@ def running(pki: Path, *postgres_options: str) -> Iterator[Servers]:
         _prepare(found, database)
         await_port(found.redis_port)
         yield found
+
+
+def redis_rights(password: str) -> str:
+    """What the bank's user of Redis may do on a real site, from the variables that the platform gives it there.
+
+    The words are those that the platform's role writes, so that the tests find a right that is missing.
+    """
+    (user,) = (user for user in yaml.safe_load(RIGHTS.read_text())["redis_users"] if user["name"] == "bank")
+    words = [f"#{hashlib.sha256(password.encode()).hexdigest()}", *(f"~{key}" for key in user["keys"])]
+    words += ["resetchannels", *(f"&{channel}" for channel in user["channels"]), "-@all", *user["commands"]]
+    return " ".join(words)
 
 
 def stop(process: subprocess.Popen, number: int) -> None:
@@ -215,6 +230,7 @@ pool_size = 30
 [redis]
 host = "127.0.0.1"
 port = {servers.redis_port}
+user = "bank"
 password = {toml_text(servers.redis_password)}
 [logging]
 path = "{log}"
