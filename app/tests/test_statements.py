@@ -141,10 +141,37 @@ def test_pdf_says_the_same(logged_in, history):
     for number, page in enumerate(pages, start=1):
         assert f"Page {number} sur {len(pages)}" in page
     everything = "\n".join(pages).replace("\xa0", " ")
-    for expected in ("septembre 2026", "4 987,66", "4 925,16", "Zoë Müller", "Lukasz & Söhne <?>", "Solde"):
+    for expected in ("septembre 2026", "4 987,66", "4 925,16", "Zoë Müller", "Łukasz & Söhne <Σ>", "Solde"):
         assert expected in everything, expected
     assert everything.count("run ") == 74
     assert payer.number[-4:] in everything
+
+
+def test_pdf_shows_the_letters_of_names_in_every_european_alphabet(app, engine, make_customer):
+    payer, friend = make_customer(1_000, name="Ελένη Παπαδοπούλου"), make_customer(name="Øyvind Čeština-Żółć")
+    references = [
+        "Оренда за січень, ґанок",
+        "Țară și ğüneş",
+        "e\u0301cole",
+        "\N{FULLWIDTH EQUALS SIGN}1",
+        "家賃 \u05d0",
+    ]
+    for reference in references:
+        order = transfers.Order(payer.id, uuid.uuid4().hex, payer.account, friend.number, 1, "EUR", reference)
+        transfers.transfer(engine, order)
+    client = browser(app)
+    client.log_in(payer.email)
+    answer = client.get(f"/accounts/{payer.account}/statements/{datetime.now(UTC):%Y-%m}.pdf")
+    assert answer.status_code == 200
+    document = PdfReader(io.BytesIO(answer.data))
+    everything = "\n".join(page.extract_text() for page in document.pages)
+    for shown in ("Ελένη Παπαδοπούλου", "Øyvind Čeština-Żółć", *references[:2], "école", "=1", "?? ?"):
+        assert shown in everything, shown
+    # The fonts are in the file, in part: it looks the same wherever it is opened, and stays small.
+    fonts = [font.get_object() for page in document.pages for font in page["/Resources"]["/Font"].values()]
+    embedded = [font for font in fonts if "/FontFile2" in font.get("/FontDescriptor", {})]
+    assert len(embedded) >= 2
+    assert len(answer.data) < 100_000
 
 
 def test_statement_of_somebody_else_or_of_no_month_does_not_exist(app, engine, logged_in, history):

@@ -8,10 +8,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from xml.sax.saxutils import escape
 
+import font_source_sans_pro
 from reportlab.lib import colors
 from reportlab.lib.pagesizes import A4
 from reportlab.lib.styles import ParagraphStyle
 from reportlab.lib.units import mm
+from reportlab.pdfbase import pdfmetrics
+from reportlab.pdfbase.ttfonts import TTFont
 from reportlab.pdfgen.canvas import Canvas
 from reportlab.platypus import Paragraph, SimpleDocTemplate, Spacer, Table, TableStyle
 
@@ -48,27 +51,30 @@ class Words:
     day: Callable[[date | datetime], str]
 
 
+# Source Sans Pro (SIL Open Font License 1.1) has Latin, Greek and Cyrillic letters; what a statement uses of it goes
+# into the file. The fonts that every reader of PDF has know Western European letters only.
+FONT, BOLD = "SourceSansPro", "SourceSansProBold"
+for _name in (FONT, BOLD):
+    pdfmetrics.registerFont(TTFont(_name, font_source_sans_pro.font_files_ttf[_name]))
+_GLYPHS = pdfmetrics.getFont(FONT).face.charToGlyph.keys() & pdfmetrics.getFont(BOLD).face.charToGlyph.keys()
+
 INK, MUTED, RULE, BRAND = (colors.HexColor(code) for code in ("#16211f", "#586663", "#dfe5e3", "#0f4c4a"))
 MARGIN = 18 * mm
 EDGE = MARGIN + 6  # reportlab's frames keep 6 points inside the margin
-TEXT = ParagraphStyle("text", fontName="Helvetica", fontSize=9, leading=12, textColor=INK)
+TEXT = ParagraphStyle("text", fontName=FONT, fontSize=9, leading=12, textColor=INK)
 SMALL = ParagraphStyle("small", parent=TEXT, fontSize=8, leading=11, textColor=MUTED)
 RIGHT = ParagraphStyle("right", parent=TEXT, alignment=2)
-STRONG = ParagraphStyle("strong", parent=TEXT, fontName="Helvetica-Bold")
+STRONG = ParagraphStyle("strong", parent=TEXT, fontName=BOLD)
 STRONG_RIGHT = ParagraphStyle("strong-right", parent=STRONG, alignment=2)
 TITLE = ParagraphStyle("title", parent=STRONG, fontSize=17, leading=22, textColor=BRAND)
 
 
-# Letters of European names that Unicode does not take apart.
-_WITHOUT_STROKE = str.maketrans("ŁłĐđĦħŦŧı\N{MINUS SIGN}\N{NARROW NO-BREAK SPACE}", "LlDdHhTti-\N{NO-BREAK SPACE}")
-
-
 def _printable(text: str) -> str:
-    """Return a text in the characters that the standard fonts of PDF have; others lose their accent or become "?"."""
+    """Return a text in the characters that the font has; of others the plain letter is left, or a question mark."""
     found = []
-    for character in text.translate(_WITHOUT_STROKE):
+    for character in unicodedata.normalize("NFC", text):
         plain = unicodedata.normalize("NFKD", character)[:1]
-        found.append(next((c for c in (character, plain) if c.encode("cp1252", "ignore")), "?"))
+        found.append(next((c for c in (character, plain) if ord(c) in _GLYPHS), "?"))
     return "".join(found)
 
 
@@ -107,7 +113,7 @@ def write(statement: Statement, words: Words) -> bytes:
             """Write all pages with their numbers."""
             for number, page in enumerate(self._kept, start=1):
                 self.__dict__.update(page)
-                self.setFont("Helvetica", 8)
+                self.setFont(FONT, 8)
                 self.setFillColor(MUTED)
                 self.drawString(EDGE, 12 * mm, _printable(words.bank))
                 label = words.page % {"number": number, "pages": len(self._kept)}
