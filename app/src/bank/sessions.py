@@ -101,12 +101,6 @@ class BankSession(SessionMixin):  # a MutableMapping
         return session_id(self._token) if self._token else None
 
     @property
-    def age_seconds(self) -> float:
-        """How long ago the person logged in."""
-        self._loaded()
-        return time.time() - self._created
-
-    @property
     def touched(self) -> bool:
         """Whether this request used the session at all."""
         return self._data is not None and not self.failed

@@ -189,6 +189,7 @@ def test_customer_searches_and_keeps_beneficiaries(visit, make_customer):
     robin.press("Add")
     robin.look("beneficiaries-refused")
     page.get_by_label("IBAN").fill(friend.number)
+    page.get_by_label("Your password").fill(PASSWORD)
     robin.press("Add")
     expect(page.get_by_role("status")).to_contain_text("Frida")
     robin.look("beneficiaries")

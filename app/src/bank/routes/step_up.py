@@ -11,15 +11,11 @@ from flask_login import current_user
 from bank.log import log_security
 from bank.resources import resources
 from bank.routes import attempts
-from bank.routes.auth import own_session
 from bank.services import second_factor, users
 
 if TYPE_CHECKING:
     from flask_wtf import FlaskForm
     from wtforms import Field
-
-# A log-in that is younger needs no further proof, in seconds.
-FRESH_SECONDS = 300
 
 
 class Proof(StrEnum):
@@ -30,11 +26,6 @@ class Proof(StrEnum):
     CODE = "code"
 
 
-def needed() -> Proof:
-    """Return what is needed now: nothing shortly after the log-in, then the second factor, or else the password."""
-    return Proof.NONE if own_session().age_seconds <= FRESH_SECONDS else own_proof()
-
-
 def own_proof() -> Proof:
     """Return what this person proves things with."""
     return Proof.CODE if current_user.has_second_factor else Proof.PASSWORD
@@ -43,18 +34,6 @@ def own_proof() -> Proof:
 def field_of(form: FlaskForm, proof: Proof) -> Field:
     """Return the field of a form that takes a proof."""
     return form.code if proof is Proof.CODE else form.password
-
-
-def is_given(form: FlaskForm) -> bool:
-    """Tell whether the form holds the proof that is needed; if not, the reason is beside its field.
-
-    Raises:
-        werkzeug.exceptions.TooManyRequests: There were too many wrong ones.
-    """
-    proof = needed()
-    if proof is Proof.NONE:
-        return True
-    return is_right(proof, field_of(form, proof), gettext("Your log-in is a while ago: prove that it is you."))
 
 
 def is_right(proof: Proof, field: Field, missing: str) -> bool:
