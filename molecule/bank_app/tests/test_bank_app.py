@@ -2,6 +2,7 @@
 
 import json
 import os
+import runpy
 import shlex
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +17,9 @@ if TYPE_CHECKING:
 
 PLAYBOOKS = Path(__file__).parents[3] / "playbooks"
 EPHEMERAL = Path(os.environ["MOLECULE_EPHEMERAL_DIRECTORY"])
+RELEASES = runpy.run_path(str(Path(__file__).parents[1] / "releases.py"))
+CURRENT, GOOD = RELEASES["CURRENT"], RELEASES["GOOD"]
+NEVER_READY, NOT_READY_ONCE_IT_SERVES = RELEASES["NEVER_READY"], RELEASES["NOT_READY_ONCE_IT_SERVES"]
 NODES = ["bank-app-node1", "bank-app-node2"]
 PKI = "/etc/pki/bank/bank"
 BANK = "bank.bank.internal"
@@ -128,12 +132,12 @@ def test_log_rotates_and_is_written_on(node: Host) -> None:
 
 @pytest.mark.usefixtures("traffic")
 def test_upgrade_loses_no_request(apply: "Apply") -> None:
-    run = apply(PLAYBOOKS / "application.yml", **release("0.2.1"))
+    run = apply(PLAYBOOKS / "application.yml", **release(GOOD))
     assert not run.failed, run.output
-    assert [current(node) for node in nodes()] == ["0.2.1", "0.2.1"]
+    assert [current(node) for node in nodes()] == [GOOD, GOOD]
     for node in nodes():
         assert ask(node, READY)[0] == 200
-        assert node.check_output("readlink /opt/bank/previous") == "releases/0.2.0"
+        assert node.check_output("readlink /opt/bank/previous") == f"releases/{CURRENT}"
 
 
 @pytest.mark.usefixtures("traffic")
@@ -141,8 +145,8 @@ def test_upgrade_loses_no_request(apply: "Apply") -> None:
     ("version", "sentence"),
     [
         # Refused before anything is touched; and seen only once it runs, so the host goes back.
-        ("0.2.2", "bank-app-node1 was not switched to release 0.2.2 and goes on as before"),
-        ("0.2.3", "Release 0.2.1 serves there as before; hosts after it were not touched"),
+        (NEVER_READY, f"bank-app-node1 was not switched to release {NEVER_READY} and goes on as before"),
+        (NOT_READY_ONCE_IT_SERVES, f"Release {GOOD} serves there as before; hosts after it were not touched"),
     ],
 )
 def test_release_that_does_not_work_is_refused(apply: "Apply", version: str, sentence: str) -> None:
@@ -151,16 +155,16 @@ def test_release_that_does_not_work_is_refused(apply: "Apply", version: str, sen
     assert run.failed
     assert sentence in run.words
     assert "spoiled on purpose" in run.output
-    assert [current(node) for node in nodes()] == ["0.2.1", "0.2.1"]
+    assert [current(node) for node in nodes()] == [GOOD, GOOD]
     assert [ask(node, READY)[0] for node in nodes()] == [200, 200]
     after = [node.check_output("systemctl show bank --property=MainPID") for node in nodes()]
     assert after[1] == started[1]
-    assert (after[0] == started[0]) == (version == "0.2.2")
+    assert (after[0] == started[0]) == (version == NEVER_READY)
 
 
 @pytest.mark.usefixtures("traffic")
 def test_configuration_change_goes_host_by_host(apply: "Apply") -> None:
-    run = apply(PLAYBOOKS / "application.yml", bank_app_log_level="warning", **release("0.2.1"))
+    run = apply(PLAYBOOKS / "application.yml", bank_app_log_level="warning", **release(GOOD))
     assert not run.failed, run.output
     assert run.output.count("Restart the bank") == 2
     for node in nodes():
@@ -170,7 +174,7 @@ def test_configuration_change_goes_host_by_host(apply: "Apply") -> None:
 @pytest.mark.usefixtures("traffic")
 def test_rolling_restart_loses_no_request(apply: "Apply") -> None:
     started = [node.check_output("systemctl show bank --property=MainPID") for node in nodes()]
-    run = apply(PLAYBOOKS / "rolling_restart.yml", **release("0.2.1"))
+    run = apply(PLAYBOOKS / "rolling_restart.yml", **release(GOOD))
     assert not run.failed, run.output
     after = [node.check_output("systemctl show bank --property=MainPID") for node in nodes()]
     assert all(before != now for before, now in zip(started, after, strict=True))
@@ -180,16 +184,16 @@ def test_rolling_restart_loses_no_request(apply: "Apply") -> None:
 def test_rollback_goes_to_the_release_before_and_only_once(apply: "Apply") -> None:
     run = apply(PLAYBOOKS / "rollback.yml")
     assert not run.failed, run.output
-    assert [current(node) for node in nodes()] == ["0.2.0", "0.2.0"]
+    assert [current(node) for node in nodes()] == [CURRENT, CURRENT]
     assert [ask(node, READY)[0] for node in nodes()] == [200, 200]
     run = apply(PLAYBOOKS / "rollback.yml")
     assert run.failed
     assert "No host of the bank has a release to go back to" in run.words
-    assert [current(node) for node in nodes()] == ["0.2.0", "0.2.0"]
+    assert [current(node) for node in nodes()] == [CURRENT, CURRENT]
 
 
 def test_release_that_changed_under_its_version_is_refused(apply: "Apply") -> None:
-    node, marker = nodes()[0], "/opt/bank/releases/0.2.0/.installed-from"
+    node, marker = nodes()[0], f"/opt/bank/releases/{CURRENT}/.installed-from"
     before = node.check_output(f"cat {marker}")
     node.check_output(f"echo {'0' * 64} > {marker}")
     try:
