@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import re
+import shutil
 import subprocess
-import tarfile
-from io import BytesIO
 from pathlib import Path
 
 VERSION_FILE = "app/src/bank/__init__.py"
@@ -51,7 +50,8 @@ def find(repository: Path = REPOSITORY) -> tuple[str, str]:
 
 def unpack(commit: str, folder: Path, repository: Path = REPOSITORY) -> Path:
     """Write the repository as it was at a commit; return the application's folder."""
-    archive = _git(repository, "archive", "--format=tar", commit)
-    with tarfile.open(fileobj=BytesIO(archive)) as files:
-        files.extractall(folder, filter="data")
+    folder.mkdir(parents=True)
+    archive = folder / "release.tar"
+    _git(repository, "archive", "--format=tar", f"--output={archive}", commit)
+    shutil.unpack_archive(archive, folder)
     return folder / "app"

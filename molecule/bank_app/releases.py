@@ -1,5 +1,6 @@
 """Makes three releases from the lab's own: a good one, one that is never ready, and one that is not once it serves."""
 
+import shutil
 import sys
 import tarfile
 import tempfile
@@ -49,8 +50,7 @@ def main(output: Path) -> None:
     output.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
         tree = Path(folder)
-        with tarfile.open(next(build_bank()[0].rglob("bank-*.tar.gz"))) as archive:
-            archive.extractall(tree, filter="data")
+        shutil.unpack_archive(next(build_bank()[0].rglob("bank-*.tar.gz")), tree)
         for version, ending in ENDINGS.items():
             make(tree, version, ending, output)
 
