@@ -213,6 +213,52 @@ def test_opentelemetry_gets_the_same(traced_app, collector, make_customer, tmp_p
         assert secret not in collector.text
 
 
+@pytest.mark.parametrize("backend", ["elastic", "opentelemetry"])
+def test_an_unsampled_request_is_the_same_in_the_log_and_nothing_to_the_tracer(
+    traced_app, collector, make_customer, tmp_path, monkeypatch, backend
+):
+    app = traced_app(backend, collector.url, "sample_rate = 0.0")
+    for name in ("begin_request", "end_request", "span", "label", "current_span"):
+        monkeypatch.setattr(tracing._active, name, lambda *_: pytest.fail("the tracer was asked"))
+    a_transfer(app, make_customer)
+    tracing.stop()
+    assert not collector.bodies
+    done = next(line for line in log_lines(tmp_path) if line["message"] == "transfer completed")
+    assert done["trace"]["id"] == TRACE
+    assert len(done["transaction"]["id"]) == 16
+    assert "span" not in done
+
+
+def test_how_much_is_sampled_is_not_the_callers_choice(traced_app, collector):
+    client = browser(traced_app("elastic", collector.url, "sample_rate = 0.5"), "127.0.0.1")
+    for _ in range(64):
+        client.get("/login", headers={**PROXIED, "traceparent": f"00-{TRACE}-{PARENT}-01"})
+    tracing.stop()
+    found = collector.elastic("transaction")
+    assert 8 < len(found) < 56  # fails once in a hundred million runs
+    assert {transaction["sample_rate"] for transaction in found} == {0.5}
+
+
+def test_an_error_of_an_unsampled_request_is_sent(traced_app, collector, tmp_path):
+    app = traced_app("elastic", collector.url, "sample_rate = 0.0")
+
+    @app.get("/explode")
+    @public
+    def explode():
+        raise ZeroDivisionError
+
+    client = browser(app)
+    assert client.get("/explode").status_code == 500
+    assert client.get("/login").status_code == 200
+    tracing.stop()
+    (error,) = collector.elastic("error")
+    assert not collector.elastic("transaction")
+    line = next(line for line in log_lines(tmp_path) if line["message"] == "request failed")
+    assert error["trace_id"] == line["trace"]["id"]
+    assert error["transaction_id"] == line["transaction"]["id"]
+    assert error["transaction"] == {"sampled": False, "type": "request", "name": "GET /explode"}
+
+
 @pytest.fixture
 def silent_port():
     """A port that takes connections and never answers."""

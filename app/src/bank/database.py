@@ -157,13 +157,16 @@ def _trace_statements(engine: Engine) -> None:
 
     @event.listens_for(engine, "before_cursor_execute")
     def begin(connection: Connection, _c: object, statement: str, *_: object) -> None:
+        if not tracing.is_recording():
+            return
         span = tracing.span(statement_name(statement), "db.postgresql", statement=statement)
         span.__enter__()
         connection.info.setdefault("bank_spans", []).append(span)
 
     @event.listens_for(engine, "after_cursor_execute")
     def end(connection: Connection, *_: object) -> None:
-        connection.info["bank_spans"].pop().__exit__(None, None, None)
+        if open_spans := connection.info.get("bank_spans"):
+            open_spans.pop().__exit__(None, None, None)
 
     @event.listens_for(engine, "handle_error")
     def fail(failure: ExceptionContext) -> None:

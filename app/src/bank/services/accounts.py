@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
+from functools import cache
 from typing import TYPE_CHECKING
 
-from sqlalchemy import select, text
+from sqlalchemy import bindparam, select, text
 
 from bank.database import reading
 from bank.models import Account, Balance
@@ -14,7 +15,7 @@ from bank.models import Account, Balance
 if TYPE_CHECKING:
     import uuid
 
-    from sqlalchemy import Engine, Select
+    from sqlalchemy import Engine, TextClause
 
 PAGE_LENGTH = 25
 # Movements that one request looks through at most, so that a search costs the same however long a history is.
@@ -108,35 +109,36 @@ def _midnight(day: date) -> datetime:
     return datetime(day.year, day.month, day.day, tzinfo=UTC)
 
 
-def _accounts_of(owner_id: uuid.UUID) -> Select[uuid.UUID, str, str, str, str, int, int, int, str]:
-    return (
-        select(
-            Account.id,
-            Account.number,
-            Account.name,
-            Account.kind,
-            Account.currency,
-            Balance.balance_minor,
-            Balance.held_minor,
-            (Balance.balance_minor - Balance.held_minor + Balance.overdraft_limit_minor).label("available_minor"),
-            Account.status,
-        )
-        .join(Balance, Balance.account_id == Account.id)
-        .where(Account.owner_id == owner_id, Account.status != "closed")
+# Made once: building them takes longer than asking the database.
+_OWN = (
+    select(
+        Account.id,
+        Account.number,
+        Account.name,
+        Account.kind,
+        Account.currency,
+        Balance.balance_minor,
+        Balance.held_minor,
+        (Balance.balance_minor - Balance.held_minor + Balance.overdraft_limit_minor).label("available_minor"),
+        Account.status,
     )
+    .join(Balance, Balance.account_id == Account.id)
+    .where(Account.owner_id == bindparam("owner_id"), Account.status != "closed")
+)
+_OWN_LIST = _OWN.order_by(Account.kind, Account.name, Account.number)
+_OWN_ONE = _OWN.where(Account.id == bindparam("account_id"))
 
 
 def list_of(engine: Engine, owner_id: uuid.UUID) -> list[AccountView]:
     """Return the accounts of a person that are not closed."""
     with reading(engine) as connection:
-        rows = connection.execute(_accounts_of(owner_id).order_by(Account.kind, Account.name, Account.number))
-        return [AccountView(*row) for row in rows]
+        return [AccountView(*row) for row in connection.execute(_OWN_LIST, {"owner_id": owner_id})]
 
 
 def get(engine: Engine, owner_id: uuid.UUID, account_id: uuid.UUID) -> AccountView | None:
     """Return one account, or None if it is not this person's."""
     with reading(engine) as connection:
-        row = connection.execute(_accounts_of(owner_id).where(Account.id == account_id)).one_or_none()
+        row = connection.execute(_OWN_ONE, {"owner_id": owner_id, "account_id": account_id}).one_or_none()
     return AccountView(*row) if row else None
 
 
@@ -166,6 +168,12 @@ _TEXT = """(
     OR (:number <> '' AND strpos(named.other_number, :number) > 0))"""
 
 
+@cache
+def _window(more: str) -> TextClause:
+    """Return the query for a part of a history; ``more`` is one of a few dozen combinations of conditions."""
+    return text(MOVEMENTS.format(conditions=_WINDOW.format(more=more)))
+
+
 def movement(engine: Engine, account_id: uuid.UUID, entry_id: uuid.UUID) -> Movement | None:
     """Return the line that an entry makes in an account's history."""
     query = text(MOVEMENTS.format(conditions="p.entry_id = :entry_id"))
@@ -189,7 +197,6 @@ def history(
     conditions = search.conditions()
     parameters = {name: value for values in conditions.values() for name, value in values.items()}
     more = "".join(f"\n   AND {condition}" for condition in conditions)
-    query = text(MOVEMENTS.format(conditions=_WINDOW.format(more=more)))
     start, floor = 2**63 - 1 if before is None else before, 1
     with reading(engine) as connection:
         if conditions:
@@ -197,7 +204,7 @@ def history(
             start = min(start, newest + 1)
             floor = max(1, start - WINDOW)
         rows = connection.execute(
-            query, parameters | {"account_id": account_id, "before": start, "floor": floor, "length": length + 1}
+            _window(more), parameters | {"account_id": account_id, "before": start, "floor": floor, "length": length + 1}
         ).all()
     movements = [Movement(*row) for row in rows[:length]]
     if len(rows) > length:

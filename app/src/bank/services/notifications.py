@@ -118,7 +118,7 @@ def count_new(engine: Engine, user_id: uuid.UUID) -> int:
 
 def latest(engine: Engine, user_id: uuid.UUID) -> tuple[list[News], Seen]:
     """Return a person's newest notifications, newest first, and what marks them as read."""
-    with engine.connect() as connection:
+    with reading(engine) as connection:
         # Versions first: what comes in meanwhile may be listed, and is then new once more, but is never missed.
         versions = {row.id: row.version for row in connection.execute(_VERSIONS, {"user_id": user_id})}
         rows = connection.execute(

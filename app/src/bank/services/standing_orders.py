@@ -229,7 +229,7 @@ def list_of(engine: Engine, owner_id: uuid.UUID) -> list[OrderView]:
         .where(StandingOrder.owner_id == owner_id)
         .order_by(StandingOrder.next_date.is_(None), StandingOrder.next_date, StandingOrder.created_at.desc())
     )
-    with engine.connect() as connection:
+    with database.reading(engine) as connection:
         return [OrderView(**row) for row in connection.execute(query).mappings()]
 
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from sqlalchemy import text
 
 from bank import account_numbers
+from bank.database import reading
 from bank.services import accounts
 
 if TYPE_CHECKING:
@@ -82,7 +83,7 @@ _LINES = text(accounts.MOVEMENTS.format(conditions="e.booked_at >= :start AND e.
 
 def months(engine: Engine, account_id: uuid.UUID) -> list[date]:
     """Return the first day of each month that has a statement, newest first; the running month is the first of them."""
-    with engine.connect() as connection:
+    with reading(engine) as connection:
         first, today = connection.execute(_SPAN, {"account_id": account_id}).one()
     found = []
     month = today.replace(day=1)

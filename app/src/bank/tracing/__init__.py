@@ -2,14 +2,17 @@
 
 The rest of the bank calls :func:`span` and :func:`label`, which do nothing while tracing is off. A backend gets
 what is handed to it here and looks at nothing by itself: no header, cookie, query, body or SQL parameter has a way
-into a trace.
+into a trace. Of a request that is not sampled it hears nothing at all, unless that fails: it costs what a request
+costs without tracing.
 """
 
 from __future__ import annotations
 
+import random
 import re
 import secrets
 from contextlib import AbstractContextManager, nullcontext
+from contextvars import ContextVar
 from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Protocol
@@ -43,6 +46,14 @@ class RequestInfo:
     request_id: str
 
 
+@dataclass(frozen=True)
+class Unsampled:
+    """A request that is not recorded, and under which ids its log lines are."""
+
+    info: RequestInfo
+    here: Parent
+
+
 class Tracer(Protocol):
     """A way to record traces."""
 
@@ -61,23 +72,25 @@ class Tracer(Protocol):
     def label(self, labels: dict[str, Value]) -> None:
         """Attach searchable values to the request."""
 
-    def record_error(self, error: BaseException, message: str) -> None:
-        """Attach an error; ``message`` is the only text of it that may leave this process."""
+    def record_error(self, error: BaseException, message: str, unsampled: Unsampled | None) -> None:
+        """Attach an error to the request, or send it alone; ``message`` is all of its text that may leave."""
 
     def close(self) -> None:
         """Send what is waiting, for some seconds at most."""
 
 
 _active: Tracer | None = None
+_sample_rate = 0.0
+_unsampled: ContextVar[Unsampled | None] = ContextVar("bank_unsampled_request", default=None)
 _NOTHING = nullcontext()
 
 
 def start(settings: Settings) -> None:
     """Start what the settings ask for; a tracer that ran before is closed."""
-    global _active  # noqa: PLW0603  (one for each process, like the logs)
+    global _active, _sample_rate  # noqa: PLW0603  (one for each process, like the logs)
     if _active is not None:
         _active.close()
-    _active = None
+    _active, _sample_rate = None, settings.tracing.sample_rate
     if settings.tracing.backend == "elastic":
         from bank.tracing.elastic import ElasticTracer
 
@@ -101,6 +114,11 @@ def is_on() -> bool:
     return _active is not None
 
 
+def is_recording() -> bool:
+    """Tell whether spans are recorded just now."""
+    return _active is not None and _unsampled.get() is None
+
+
 def missing_packages(settings: Settings) -> str | None:
     """Return one sentence when the settings ask for a backend whose packages are not installed."""
     if settings.tracing.backend != "opentelemetry":
@@ -119,24 +137,24 @@ def missing_packages(settings: Settings) -> str | None:
 
 def span(name: str, kind: str = "app", **attributes: Value) -> AbstractContextManager[object]:
     """Measure a part of the work of a request."""
-    return _NOTHING if _active is None else _active.span(name, kind, attributes)
+    return _active.span(name, kind, attributes) if _active is not None and _unsampled.get() is None else _NOTHING
 
 
 def label(**labels: Value) -> None:
     """Attach values to the trace of this request: ids of transfers and outcomes, never names or account numbers."""
-    if _active is not None:
+    if _active is not None and _unsampled.get() is None:
         _active.label(labels)
 
 
 def current_span() -> str | None:
     """Return the id of the innermost open span, or None."""
-    return None if _active is None else _active.current_span()
+    return _active.current_span() if _active is not None and _unsampled.get() is None else None
 
 
 def record_error(error: BaseException, message: str) -> None:
-    """Attach an error to the trace of this request."""
+    """Attach an error to the trace of this request; errors are sent whether the request is sampled or not."""
     if _active is not None:
-        _active.record_error(error, message)
+        _active.record_error(error, message, _unsampled.get())
 
 
 def parse_traceparent(header: str) -> Parent | None:
@@ -165,10 +183,16 @@ def trace_requests(app: Flask) -> None:
         g.trace_id = parent.trace_id if parent else secrets.token_hex(16)
         g.transaction_id = None
         g.request_id = offered or g.trace_id
+        _unsampled.set(None)
         if _active is not None and request.endpoint not in QUIET_ENDPOINTS:
             route = request.url_rule.rule if request.url_rule else "unmatched"
             info = RequestInfo(method_label(), route, g.request_id)
-            here = _active.begin_request(info, parent)
+            # How much is sampled is decided here, never by a header.
+            if random.random() < _sample_rate:  # noqa: S311  (no secret)
+                here = _active.begin_request(info, parent)
+            else:
+                here = Parent(g.trace_id, secrets.token_hex(8))
+                _unsampled.set(Unsampled(info, here))
             g.trace_id, g.transaction_id = here.trace_id, here.span_id
             g.request_id = offered or g.trace_id
 
@@ -179,5 +203,7 @@ def trace_requests(app: Flask) -> None:
 
     @app.teardown_request
     def end(_error: BaseException | None) -> None:
-        if _active is not None and g.get("transaction_id"):
+        if _unsampled.get() is not None:
+            _unsampled.set(None)
+        elif _active is not None and g.get("transaction_id"):
             _active.end_request(g.get("status", 500), g.get("user_id"))

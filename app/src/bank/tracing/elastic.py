@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from typing import TYPE_CHECKING, Any
 
 import elasticapm
@@ -17,7 +16,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     from bank.config import Settings
-    from bank.tracing import RequestInfo, Value
+    from bank.tracing import RequestInfo, Unsampled, Value
 
 # The agent's own list, and what a bank has besides. Its "password" means exactly that name.
 SANITIZED = (
@@ -43,7 +42,8 @@ class ElasticTracer:
             secret_token=options.secret_token.get_secret_value() or None,
             api_key=options.api_key.get_secret_value() or None,
             server_ca_cert_file=str(options.ca_certificate) if options.ca_certificate else None,
-            transaction_sample_rate=options.sample_rate,
+            # What comes here has been chosen already.
+            transaction_sample_rate=1.0,
             sanitize_field_names=list(SANITIZED),
             processors=["bank.tracing.elastic.keep_error_texts", *_DEFAULT_PROCESSORS],
             # The spans below are the only ones; nothing is patched.
@@ -66,12 +66,16 @@ class ElasticTracer:
         self._client.tracer.frames_collector_func = list  # type: ignore[union-attr]
 
     def begin_request(self, info: RequestInfo, parent: Parent | None) -> Parent:
-        """Start a transaction. How much is sampled is decided here, not by a header."""
+        """Start a transaction."""
+        return self._begin(info, parent, is_recorded=True)
+
+    def _begin(self, info: RequestInfo, parent: Parent | None, *, is_recorded: bool) -> Parent:
         incoming = None
         if parent is not None:
-            sampled = random.random() < self._sample_rate  # noqa: S311  (no secret)
-            incoming = TraceParent(0, parent.trace_id, parent.span_id, TracingOptions(recorded=sampled))
+            incoming = TraceParent(0, parent.trace_id, parent.span_id, TracingOptions(recorded=is_recorded))
         transaction = self._client.begin_transaction("request", trace_parent=incoming)
+        # From which the server tells how many requests this one stands for.
+        transaction.sample_rate = self._sample_rate
         elasticapm.set_transaction_name(f"{info.method} {info.route}")
         elasticapm.set_context({"method": info.method, "url": {"pathname": info.route}}, "request")
         elasticapm.label(request_id=info.request_id)
@@ -107,10 +111,16 @@ class ElasticTracer:
         """Attach labels to the transaction."""
         elasticapm.label(**labels)
 
-    def record_error(self, error: BaseException, message: str) -> None:
+    def record_error(self, error: BaseException, message: str, unsampled: Unsampled | None) -> None:
         """Send the error with its stack, but with no text besides ``message``."""
         where = (type(error), error, error.__traceback__)
+        if unsampled is not None:
+            # So that the error names the request; this transaction itself is never sent.
+            self._begin(unsampled.info, unsampled.here, is_recorded=False)
+            execution_context.get_transaction().id = unsampled.here.span_id
         self._client.capture_exception(where, message=message)  # type: ignore[no-untyped-call]
+        if unsampled is not None:
+            execution_context.get_transaction(clear=True)
 
     def close(self) -> None:
         """Send what is waiting, for at most five seconds."""

@@ -12,7 +12,7 @@ from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExport
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
-from opentelemetry.sdk.trace.sampling import TraceIdRatioBased
+from opentelemetry.sdk.trace.sampling import ALWAYS_ON
 from opentelemetry.trace import NonRecordingSpan, SpanContext, SpanKind, Status, StatusCode, TraceFlags
 
 from bank import __version__
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     from bank.config import Settings
-    from bank.tracing import RequestInfo, Value
+    from bank.tracing import RequestInfo, Unsampled, Value
 
 SERVER_ERROR = 500
 CLOSE_SECONDS = 5
@@ -55,10 +55,8 @@ class OpenTelemetryTracer:
                 "bank.site": settings.site,
             }
         )
-        # By the trace id alone: how much is sampled is decided here, not by a header.
-        self._provider = TracerProvider(
-            sampler=TraceIdRatioBased(options.sample_rate), resource=resource, shutdown_on_exit=False
-        )
+        # What comes here has been chosen already.
+        self._provider = TracerProvider(sampler=ALWAYS_ON, resource=resource, shutdown_on_exit=False)
         self._provider.add_span_processor(BatchSpanProcessor(exporter, schedule_delay_millis=2_000))
         self._tracer = self._provider.get_tracer("bank", __version__)
 
@@ -135,8 +133,9 @@ class OpenTelemetryTracer:
         if found is not None:
             found[0].set_attributes({f"bank.{name}": value for name, value in labels.items()})
 
-    def record_error(self, error: BaseException, message: str) -> None:
-        """Attach the kind of the error and ``message`` to the server's span."""
+    def record_error(self, error: BaseException, message: str, unsampled: Unsampled | None) -> None:
+        """Attach the kind of the error and ``message`` to the server's span, which an unsampled request has not."""
+        del unsampled
         found = _request.get()
         if found is not None:
             kind = f"{type(error).__module__}.{type(error).__qualname__}"
