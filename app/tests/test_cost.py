@@ -68,7 +68,9 @@ def wired_app(servers, owner, wires, tmp_path_factory):
     postgres, redis = wires
     text = configuration_text(servers, log=str(folder / "bank.json"), more=LAX)
     text = text.replace(f"port = {servers.postgres_port}", f"port = {postgres.port}")
-    text = text.replace(f"port = {servers.redis_port}", f"port = {redis.port}").replace("pool_size = 30", "pool_size = 1")
+    text = text.replace(f"port = {servers.redis_port}", f"port = {redis.port}").replace(
+        "pool_size = 30", "pool_size = 1"
+    )
     path = folder / "bank.toml"
     path.write_text(text)
     app = create_app(load_settings(path))
@@ -117,7 +119,8 @@ def test_history_for_a_program(wired_app, cost, customer):
 def test_history_on_a_page(wired_app, cost, customer):
     client = browser(wired_app)
     client.log_in(customer.email)
-    assert cost(lambda: client.get(f"/accounts/{customer.account}"), 200) == (0, 0)
+    # Who asks, the account, the movements, months with statements, what is new. The session: read, and kept alive.
+    assert cost(lambda: client.get(f"/accounts/{customer.account}"), 200) == (5, 2)
 
 
 def test_transfer_on_a_page(wired_app, cost, customer, payee):
@@ -128,4 +131,5 @@ def test_transfer_on_a_page(wired_app, cost, customer, payee):
     def request():
         return client.post("/transfer", {**form, "amount": "0.01", "key": str(uuid.uuid4())})
 
-    assert cost(request, 303) == (0, 0)
+    # Who asks, their accounts; BEGIN, claim and lock, book, COMMIT. The session: read, and written with the message.
+    assert cost(request, 303) == (6, 2)

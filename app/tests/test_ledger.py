@@ -1,5 +1,6 @@
 """The rules that the database keeps, tried with raw SQL and by many at once."""
 
+import contextlib
 import threading
 import uuid
 from concurrent.futures import ThreadPoolExecutor
@@ -8,10 +9,11 @@ import pytest
 from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
-from sqlalchemy import event, text
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy import text
+from sqlalchemy.exc import DataError, DBAPIError, OperationalError
 
-from bank import metrics
+from bank import database, metrics
+from bank.database import make_engine
 from bank.models import Base
 from bank.services import accounts, ledger, schema, transfers
 
@@ -229,19 +231,41 @@ def _try(engine, what):
         pass
 
 
-def test_transfer_costs_two_statements(engine, make_customer):
-    payer, payee = make_customer(1_000), make_customer()
-    statements = []
+def test_a_connection_that_was_read_from_begins_transactions_again(settings, owner, make_customer):
+    one = make_engine(settings.model_copy(update={"database": settings.database.model_copy(update={"pool_size": 1})}))
+    payer = make_customer()
+    change = text("UPDATE users SET password_hash = 'changed' WHERE id = :id")
+    for query in ("SELECT 1", "SELECT 1 / 0"):
+        with contextlib.suppress(DBAPIError), database.reading(one) as connection:
+            database.execute(connection, text(query), {})
+        with pytest.raises(ZeroDivisionError), one.begin() as connection:
+            assert database.execute(connection, change, {"id": payer.id}).rowcount == 1
+            raise ZeroDivisionError
+    one.dispose()
+    with owner.connect() as connection:
+        assert (
+            connection.execute(text("SELECT password_hash FROM users WHERE id = :id"), {"id": payer.id}).scalar()
+            != "changed"
+        )
 
-    def note(_connection, _cursor, statement, *_):
-        statements.append(statement.split()[0])
 
-    event.listen(engine, "before_cursor_execute", note)
-    try:
-        transfers.transfer(engine, order(payer, payee, 100))
-    finally:
-        event.remove(engine, "before_cursor_execute", note)
-    assert statements == ["WITH", "WITH"]
+def test_the_drivers_errors_are_those_of_sqlalchemy(settings, owner, superuser):
+    """Else nothing would try a deadlock again, or answer 503 when the database is gone."""
+    one = make_engine(settings.model_copy(update={"database": settings.database.model_copy(update={"pool_size": 1})}))
+    query = text("SELECT CAST(:value AS integer)")
+    with pytest.raises(DataError) as refused, database.reading(one) as connection:
+        database.execute(connection, query, {"value": "secret"})
+    assert database.sqlstate(refused.value) == "22P02"
+    assert "secret" not in str(refused.value).replace(str(refused.value.orig), "")
+    with pytest.raises(OperationalError) as gone, one.begin() as connection:
+        (pid,) = database.execute(connection, text("SELECT pg_backend_pid()"), {}).fetchone()
+        with superuser.begin() as other:
+            other.execute(text("SELECT pg_terminate_backend(:pid, 2000)"), {"pid": pid})
+        database.execute(connection, query, {"value": "1"})
+    assert gone.value.connection_invalidated
+    with one.begin() as connection:
+        assert database.execute(connection, query, {"value": "1"}).fetchone() == (1,)
+    one.dispose()
 
 
 def test_same_key_moves_money_once(engine, make_customer, balance_of):

@@ -452,7 +452,7 @@ def test_log_lines_are_ecs_and_hold_no_secrets(servers, owner, tmp_path, make_cu
 
 def test_lines_are_those_of_elastics_own_library():
     fields = {
-        name: {"event.category": ["web"], "bank.amount_minor": 2**63 - 1}.get(name, f"é\"{name}")
+        name: {"event.category": ["web"], "bank.amount_minor": 2**63 - 1}.get(name, f'é"{name}')
         for name in sorted(ecs.ALLOWED)
     }
     line = ecs.line("said", "info", 1_700_000_000.0004, {**fields, "password": "x", "event": "y", "labels": "z"})

@@ -7,19 +7,20 @@ import random
 import re
 import time
 from contextlib import contextmanager
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import psycopg
 from sqlalchemy import URL, Engine, QueuePool, create_engine, event
+from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
 from sqlalchemy.exc import DBAPIError, InvalidatePoolError
 
 from bank import metrics, tracing
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
-    from sqlalchemy import Connection
+    from sqlalchemy import Connection, Executable
     from sqlalchemy.engine import ExceptionContext
     from sqlalchemy.engine.interfaces import DBAPIConnection
     from sqlalchemy.pool import ConnectionPoolEntry
@@ -38,6 +39,7 @@ RETRYABLE = frozenset({"40001", "40P01"})
 # A connection that was in use this short time ago is taken to work.
 IDLE_SECONDS = 1
 LOCK_NOT_AVAILABLE = "55P03"
+_DIALECT = PGDialect_psycopg()
 _CHANGE = re.compile(r"\b(INSERT|UPDATE|DELETE)\b", re.ASCII | re.IGNORECASE)
 _TARGET = re.compile(r"\b(?:FROM|INTO|UPDATE)\s+(?:ONLY\s+)?([a-z_][a-z0-9_.]*)", re.ASCII | re.IGNORECASE)
 
@@ -107,6 +109,7 @@ def make_engine(settings: Settings, *, statement_ms: int = STATEMENT_MS, lock_ms
     )
     # First, since a connection that fails it is not lent out.
     _check_idle_connections(engine)
+    _end_reading(engine)
     event.listen(engine, "checkout", lambda *_: metrics.DATABASE_CONNECTIONS.inc())
     event.listen(engine, "checkin", lambda *_: metrics.DATABASE_CONNECTIONS.dec())
     if tracing.is_on():
@@ -138,7 +141,50 @@ def _check_idle_connections(engine: Engine) -> None:
 def reading(engine: Engine) -> Iterator[Connection]:
     """Give a connection for queries that stand each for itself: one round trip, without BEGIN and ROLLBACK."""
     with engine.connect() as connection:
-        yield connection.execution_options(isolation_level="AUTOCOMMIT")
+        connection.connection.driver_connection.autocommit = True  # type: ignore[union-attr]
+        yield connection
+
+
+def _end_reading(engine: Engine) -> None:
+    """Let a connection begin transactions again before anybody else gets it; one that cannot is thrown away."""
+
+    @event.listens_for(engine, "reset")
+    def restore(connection: DBAPIConnection, _record: object, _state: object) -> None:
+        if connection.autocommit:
+            connection.autocommit = False
+
+
+@cache
+def _plain(statement: Executable) -> tuple[str, dict[str, Any]]:
+    """Return a statement as the driver takes it, and the values that it always has."""
+    compiled = statement.compile(dialect=_DIALECT)  # type: ignore[attr-defined]
+    return compiled.string, {name: value for name, value in compiled.params.items() if value is not None}
+
+
+def execute(
+    connection: Connection, statement: Executable, parameters: Mapping[str, object]
+) -> psycopg.Cursor[tuple[Any, ...]]:
+    """Run a statement on a connection, by the driver itself: half the processor time, for what every request does.
+
+    Args:
+        connection: From :func:`reading`, or in a transaction, of which the statement is a part.
+        statement: Made once, since it is remembered; types of columns are the driver's.
+        parameters: Values by name.
+
+    Raises:
+        DBAPIError: What the database refused, as if SQLAlchemy had run it.
+    """
+    sql, constant = _plain(statement)
+    driver: psycopg.Connection = connection.connection.driver_connection  # type: ignore[assignment]
+    try:
+        with tracing.span(statement_name(sql), "db.postgresql", statement=sql):
+            return driver.execute(sql, {**constant, **parameters})
+    except psycopg.Error as error:
+        if driver.closed:
+            connection.invalidate(error)
+        raise DBAPIError.instance(
+            sql, None, error, psycopg.Error, hide_parameters=True, connection_invalidated=driver.closed
+        ) from error
 
 
 @lru_cache(maxsize=512)

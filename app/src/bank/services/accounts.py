@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import bindparam, select, text
 
-from bank.database import reading
+from bank.database import execute, reading
 from bank.models import Account, Balance
 
 if TYPE_CHECKING:
@@ -132,13 +132,13 @@ _OWN_ONE = _OWN.where(Account.id == bindparam("account_id"))
 def list_of(engine: Engine, owner_id: uuid.UUID) -> list[AccountView]:
     """Return the accounts of a person that are not closed."""
     with reading(engine) as connection:
-        return [AccountView(*row) for row in connection.execute(_OWN_LIST, {"owner_id": owner_id})]
+        return [AccountView(*row) for row in execute(connection, _OWN_LIST, {"owner_id": owner_id})]
 
 
 def get(engine: Engine, owner_id: uuid.UUID, account_id: uuid.UUID) -> AccountView | None:
     """Return one account, or None if it is not this person's."""
     with reading(engine) as connection:
-        row = connection.execute(_OWN_ONE, {"owner_id": owner_id, "account_id": account_id}).one_or_none()
+        row = execute(connection, _OWN_ONE, {"owner_id": owner_id, "account_id": account_id}).fetchone()
     return AccountView(*row) if row else None
 
 
@@ -203,9 +203,8 @@ def history(
             newest = connection.execute(select(Balance.version).where(Balance.account_id == account_id)).scalar_one()
             start = min(start, newest + 1)
             floor = max(1, start - WINDOW)
-        rows = connection.execute(
-            _window(more), parameters | {"account_id": account_id, "before": start, "floor": floor, "length": length + 1}
-        ).all()
+        values = parameters | {"account_id": account_id, "before": start, "floor": floor, "length": length + 1}
+        rows = execute(connection, _window(more), values).fetchall()
     movements = [Movement(*row) for row in rows[:length]]
     if len(rows) > length:
         return Page(movements, movements[-1].version)

@@ -271,12 +271,12 @@ def is_overtaken(error: DBAPIError) -> bool:
 
 def lock(connection: Connection, ids: Iterable[uuid.UUID], numbers: Iterable[str] = ()) -> list[Side]:
     """Lock the balances of accounts until the end of the transaction, and return what they are."""
-    return [Side(*row) for row in connection.execute(_LOCK, {"ids": list(ids), "numbers": list(numbers)})]
+    return [Side(*row) for row in database.execute(connection, _LOCK, {"ids": list(ids), "numbers": list(numbers)})]
 
 
 def look(connection: Connection, ids: Iterable[uuid.UUID], numbers: Iterable[str] = ()) -> list[Side]:
     """Return what accounts are just now, without locking them: good enough to tell a person what would happen."""
-    return [Side(*row) for row in connection.execute(_LOOK, {"ids": list(ids), "numbers": list(numbers)})]
+    return [Side(*row) for row in database.execute(connection, _LOOK, {"ids": list(ids), "numbers": list(numbers)})]
 
 
 def claim_and_lock(
@@ -288,7 +288,7 @@ def claim_and_lock(
         KeyReusedError: The key belongs to another order.
     """
     parameters = _parameters(claim, result) | {"ids": list(ids), "numbers": list(numbers)}
-    rows = connection.execute(CLAIM_AND_LOCK, parameters).all()
+    rows = database.execute(connection, CLAIM_AND_LOCK, parameters).fetchall()
     if not rows and (earlier := replay(connection, claim)) and earlier.result != result.result:
         return earlier
     return [Side(*row) for row in rows]
@@ -300,7 +300,7 @@ def claim(connection: Connection, claim: Claim, result: Receipt) -> Receipt | No
     Raises:
         KeyReusedError: The key belongs to another order.
     """
-    if connection.execute(_CLAIM_ONLY, _parameters(claim, result)).one_or_none():
+    if database.execute(connection, _CLAIM_ONLY, _parameters(claim, result)).fetchone():
         return None
     return replay(connection, claim)
 
@@ -323,7 +323,7 @@ def replay(connection: Connection, claim: Claim) -> Receipt | None:
     Raises:
         KeyReusedError: The key belongs to another order.
     """
-    row = connection.execute(_CLAIMED, {"user_id": claim.user_id, "key": claim.key}).one_or_none()
+    row = database.execute(connection, _CLAIMED, {"user_id": claim.user_id, "key": claim.key}).fetchone()
     if row is None:
         return None
     fingerprint, *results = row
@@ -364,7 +364,8 @@ def _is_paid(side: Side, credit: uuid.UUID | str) -> bool:
 
 def book(connection: Connection, entry_id: uuid.UUID, movement: Movement, debit: uuid.UUID, credit: uuid.UUID) -> None:
     """Write an entry with its two postings, which move the balances; both accounts are locked already."""
-    connection.execute(
+    database.execute(
+        connection,
         BOOK,
         {
             "id": entry_id,

@@ -11,7 +11,7 @@ from sqlalchemy import bindparam, exists, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
 from bank import permissions
-from bank.database import reading
+from bank.database import execute, reading
 from bank.models import SecondFactor, User
 from bank.services import audit, notifications, passwords
 
@@ -78,7 +78,7 @@ def find(engine: Engine, user_id: str) -> Person | None:
     except ValueError:
         return None
     with reading(engine) as connection:
-        row = connection.execute(_ENABLED, {"id": key}).one_or_none()
+        row = execute(connection, _ENABLED, {"id": key}).fetchone()
     return Person(*row) if row else None
 
 
