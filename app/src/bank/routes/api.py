@@ -178,8 +178,12 @@ def get_account(account_id: uuid.UUID) -> Reply:
 )
 def get_history(account_id: uuid.UUID, query: schemas.HistoryQuery) -> Reply:
     """Read part of an account's history."""
-    account = _own(account_id)
-    page = accounts.history(resources().engine, account.id, _before(query.cursor), length=query.limit)
+    owner_id = current_user.id
+    page = accounts.history(
+        resources().engine, account_id, _before(query.cursor), length=query.limit, owner_id=owner_id
+    )
+    if not page.movements:
+        _own(account_id)  # else there is no such account
     items = [
         schemas.Movement(
             entry_id=line.entry_id,

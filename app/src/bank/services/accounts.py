@@ -163,6 +163,7 @@ SELECT p.version, e.id, e.kind, e.booked_at, p.amount_minor, p.balance_after_min
 """
 # An account's versions have no gaps, so a window of them is a range of the index, however long the history is.
 _WINDOW = "p.version < :before AND p.version >= :floor{more} ORDER BY p.version DESC LIMIT :length"
+_OWNED = "\n   AND own.owner_id = :owner_id AND own.status <> 'closed'"
 _TEXT = """(
     strpos(lower(e.reference), :text) > 0 OR strpos(lower(named.other_name), :text) > 0
     OR (:number <> '' AND strpos(named.other_number, :number) > 0))"""
@@ -188,8 +189,11 @@ def history(
     before: int | None = None,
     length: int = PAGE_LENGTH,
     search: Search = EVERYTHING,
+    owner_id: uuid.UUID | None = None,
 ) -> Page:
-    """Return part of an account's history; the caller has proved that the account may be seen.
+    """Return part of an account's history, which is empty if ``owner_id`` is given and not the owner's.
+
+    Without it, the caller has proved that the account may be seen.
 
     Pages follow the account's version, so rows that arrive meanwhile are neither repeated nor skipped. A search looks
     through ``WINDOW`` movements; the page may then hold fewer than ``length`` of them, or none, and still go on.
@@ -197,6 +201,9 @@ def history(
     conditions = search.conditions()
     parameters = {name: value for values in conditions.values() for name, value in values.items()}
     more = "".join(f"\n   AND {condition}" for condition in conditions)
+    if owner_id is not None:
+        more += _OWNED
+        parameters["owner_id"] = owner_id
     start, floor = 2**63 - 1 if before is None else before, 1
     with reading(engine) as connection:
         if conditions:
