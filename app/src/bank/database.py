@@ -39,7 +39,7 @@ RETRYABLE = frozenset({"40001", "40P01"})
 # A connection that was in use this short time ago is taken to work.
 IDLE_SECONDS = 1
 LOCK_NOT_AVAILABLE = "55P03"
-_DIALECT = PGDialect_psycopg()
+_DIALECT = PGDialect_psycopg()  # type: ignore[no-untyped-call]
 _CHANGE = re.compile(r"\b(INSERT|UPDATE|DELETE)\b", re.ASCII | re.IGNORECASE)
 _TARGET = re.compile(r"\b(?:FROM|INTO|UPDATE)\s+(?:ONLY\s+)?([a-z_][a-z0-9_.]*)", re.ASCII | re.IGNORECASE)
 

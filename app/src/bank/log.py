@@ -148,7 +148,7 @@ class EcsFormatter(logging.Formatter):
         if isinstance(record, _Event):
             fields = dict(record.fields)
         else:
-            fields = structlog.contextvars.merge_contextvars(None, "", {"exc_info": record.exc_info})
+            fields = {"exc_info": record.exc_info} | structlog.contextvars.get_contextvars()
         error = fields.pop("exc_info", None)
         if error is True:
             error = sys.exc_info()

@@ -187,6 +187,7 @@ def history(
     engine: Engine,
     account_id: uuid.UUID,
     before: int | None = None,
+    *,
     length: int = PAGE_LENGTH,
     search: Search = EVERYTHING,
     owner_id: uuid.UUID | None = None,
