@@ -182,6 +182,7 @@ def execute(
     except psycopg.Error as error:
         if driver.closed:
             connection.invalidate(error)
+            connection.engine.dispose()  # the others of the pool went with it, most likely
         raise DBAPIError.instance(
             sql, None, error, psycopg.Error, hide_parameters=True, connection_invalidated=driver.closed
         ) from error
