@@ -159,6 +159,12 @@ def test_revoked_token_stops_at_once(program, api_app, customer):
     assert Program(api_app, customer).get("/api/v1/accounts").status_code == 200
 
 
+def test_revoked_token_stops_also_while_limits_are_counted_here_alone(program, api_app, monkeypatch):
+    assert program.call("DELETE", "/api/v1/token").status_code == 204
+    monkeypatch.setattr(api_app.extensions["bank"].limiter, "_ask_again_at", time.monotonic() + 60)
+    is_problem(program.get("/api/v1/accounts"), 401)
+
+
 def test_disabled_customer_is_out_at_once(program, owner, customer):
     from sqlalchemy import text
 
@@ -449,6 +455,16 @@ def test_limits_are_shared_by_instances(limited, customer, make_customer):
     assert Program(instances[0].client.application, make_customer()).get("/api/v1/accounts").status_code == 200
     page = browser(instances[0].client.application).get("/metrics").get_data(as_text=True)
     assert 'bank_rate_limited_total{limit="read"}' in page
+
+
+def test_a_revoked_token_costs_its_owner_nothing(limited, customer):
+    app = limited()
+    lost = Program(app, customer)
+    assert lost.call("DELETE", "/api/v1/token").status_code == 204
+    for _ in range(9):
+        is_problem(lost.get("/api/v1/accounts"), 401)
+    answer = Program(app, customer).get("/api/v1/accounts")
+    assert (answer.status_code, answer.headers["RateLimit"].split(";")[1]) == (200, "r=3")
 
 
 def test_guessing_is_limited_by_address(limited, customer, servers):

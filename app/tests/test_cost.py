@@ -106,14 +106,14 @@ def test_transfer_by_a_program(wired_app, cost, customer, payee):
     def request():
         return program.call("POST", "/api/v1/transfers", order, headers={"Idempotency-Key": f'"{uuid.uuid4()}"'})
 
-    # Who asks; BEGIN, claim and lock, book, COMMIT. Is the token revoked; the rate limit.
-    assert cost(request, 201) == (5, 2)
+    # Who asks; BEGIN, claim and lock, book, COMMIT. Is the token revoked, and the rate limit.
+    assert cost(request, 201) == (5, 1)
 
 
 def test_history_for_a_program(wired_app, cost, customer):
     program = Program(wired_app, customer)
-    # Who asks, the movements of an account of theirs. Is the token revoked; the rate limit.
-    assert cost(lambda: program.get(f"/api/v1/accounts/{customer.account}/history"), 200) == (2, 2)
+    # Who asks, the movements of an account of theirs. Is the token revoked, and the rate limit.
+    assert cost(lambda: program.get(f"/api/v1/accounts/{customer.account}/history"), 200) == (2, 1)
 
 
 def test_history_on_a_page(wired_app, cost, customer):

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import structlog
-from flask import g, request
+from flask import current_app, g, request
 
 from bank.problems import ProblemError
 from bank.resources import resources
 from bank.services import users
+from bank.services.limits import BarredError
 from bank.services.tokens import InvalidTokenError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from bank.services.tokens import Token
 
+View = TypeVar("View", bound="Callable[..., object]")
 SCHEME = "bearer "
+_LIMIT = "bank_limit"
 
 
 def load_person() -> users.Person | None:
@@ -28,6 +33,8 @@ def load_person() -> users.Person | None:
         token = found.tokens.read(given[len(SCHEME) :].strip())
     except InvalidTokenError:
         return None
+    if _is_revoked(token):
+        return None
     person = users.find(found.engine, str(token.user_id))
     if person is None or person.credentials_version != token.credentials_version:
         return None
@@ -35,6 +42,24 @@ def load_person() -> users.Person | None:
     g.user_id = person.get_id()
     structlog.contextvars.bind_contextvars(**{"user.id": person.get_id()})
     return person
+
+
+def limited(view: View, limit: str) -> View:
+    """Declare which limit counts the requests of a view's callers, in the same question that revocation takes."""
+    setattr(view, _LIMIT, limit)
+    return view
+
+
+def _is_revoked(token: Token) -> bool:
+    found = resources()
+    limit = getattr(current_app.view_functions.get(request.endpoint or ""), _LIMIT, None)
+    if limit is None:
+        return found.tokens.is_revoked(token)
+    try:
+        g.rate_limit = found.limiter.hit(limit, str(token.user_id), unless=token.revocation_key)
+    except BarredError:
+        return True
+    return not g.rate_limit.is_shared and found.tokens.is_revoked(token)
 
 
 def token() -> Token:

@@ -8,7 +8,6 @@ from functools import wraps
 from typing import TYPE_CHECKING, Any
 
 from flask import Response, g, request
-from flask_login import current_user
 from pydantic import BaseModel, ValidationError
 
 from bank.api import bearer
@@ -93,7 +92,10 @@ def operation(blueprint: Blueprint, found: Operation) -> Callable[[Callable[...,
             return _answer(handler(**arguments))
 
         OPERATIONS.append(found)
-        declared = public(view) if found.permission is None else requires(found.permission)(view)
+        if found.permission is None:
+            declared = public(view)
+        else:
+            declared = bearer.limited(requires(found.permission)(view), found.limit)
         blueprint.add_url_rule(found.rule, found.name, declared, methods=[found.method])
         return declared
 
@@ -110,14 +112,17 @@ def _answer(reply: Reply) -> Response:
 
 
 def _count(found: Operation) -> None:
-    who = current_user.get_id() if found.permission is not None else request.remote_addr or ""
-    try:
-        verdict = resources().limiter.hit(found.limit, who, needs_redis=found.needs_redis)
-    except LimiterUnavailableError:
-        raise ProblemError(
-            503, "Log-ins are not possible at the moment; try again in a minute.", headers={"Retry-After": "10"}
-        ) from None
-    g.rate_limit = verdict
+    if found.permission is None:
+        try:
+            g.rate_limit = resources().limiter.hit(
+                found.limit, request.remote_addr or "", needs_redis=found.needs_redis
+            )
+        except LimiterUnavailableError:
+            raise ProblemError(
+                503, "Log-ins are not possible at the moment; try again in a minute.", headers={"Retry-After": "10"}
+            ) from None
+    # Whoever has a token was counted when it was read.
+    verdict: Verdict = g.rate_limit
     if not verdict.allowed:
         raise ProblemError(
             429,

@@ -47,6 +47,11 @@ class Token:
     expires_at: int
     """Seconds since 1970."""
 
+    @property
+    def revocation_key(self) -> str:
+        """Return the key that Redis holds once the token was revoked."""
+        return f"bank:token:revoked:{self.id}"
+
 
 class Tokens:
     """Issues tokens and believes its own."""
@@ -74,16 +79,13 @@ class Tokens:
         return jwt.encode(claims, self._key, ALGORITHM)
 
     def read(self, encoded: str) -> Token:
-        """Return what a token says.
-
-        While Redis does not answer, a revoked token is believed until it expires: paying must not stop with Redis,
-        and the database still refuses whoever was disabled or changed their password.
+        """Return what a token says; whether it was revoked is another question.
 
         Raises:
             InvalidTokenError: It must not be believed.
         """
         token = self._verified(encoded)
-        if token.expires_at <= time.time() or self._is_revoked(token):
+        if token.expires_at <= time.time():
             raise InvalidTokenError
         return token
 
@@ -116,14 +118,15 @@ class Tokens:
         Raises:
             redis.exceptions.RedisError: It could not be recorded; the token goes on working.
         """
-        self._redis.set(_revocation(token), "1", ex=max(1, token.expires_at - int(time.time()) + 1))
+        self._redis.set(token.revocation_key, "1", ex=max(1, token.expires_at - int(time.time()) + 1))
 
-    def _is_revoked(self, token: Token) -> bool:
+    def is_revoked(self, token: Token) -> bool:
+        """Tell whether a token was revoked.
+
+        While Redis does not answer, a revoked token is believed until it expires: paying must not stop with Redis,
+        and the database still refuses whoever was disabled or changed their password.
+        """
         try:
-            return bool(self._redis.exists(_revocation(token)))
+            return bool(self._redis.exists(token.revocation_key))
         except RedisError:
             return False
-
-
-def _revocation(token: Token) -> str:
-    return f"bank:token:revoked:{token.id}"
