@@ -159,6 +159,13 @@ def test_revoked_token_stops_at_once(program, api_app, customer):
     assert Program(api_app, customer).get("/api/v1/accounts").status_code == 200
 
 
+def test_a_token_that_was_believed_expires(program, monkeypatch):
+    assert program.get("/api/v1/accounts").status_code == 200
+    later = time.time() + 601
+    monkeypatch.setattr(tokens.time, "time", lambda: later)
+    is_problem(program.get("/api/v1/accounts"), 401)
+
+
 def test_revoked_token_stops_also_while_limits_are_counted_here_alone(program, api_app, monkeypatch):
     assert program.call("DELETE", "/api/v1/token").status_code == 204
     monkeypatch.setattr(api_app.extensions["bank"].limiter, "_ask_again_at", time.monotonic() + 60)
