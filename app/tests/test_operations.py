@@ -9,13 +9,12 @@ import ssl
 import subprocess
 import time
 
-import ecs_logging
 import pytest
 from redis.exceptions import NoPermissionError
 from sqlalchemy import text as sql
 
 import bank
-from bank import ecs, metrics
+from bank import metrics
 from bank.app import create_app
 from bank.config import Approvals, load_settings
 from bank.permissions import public
@@ -448,18 +447,6 @@ def test_log_lines_are_ecs_and_hold_no_secrets(servers, owner, tmp_path, make_cu
     assert all(line["event"]["duration"] > 0 for line in answered)
     assert not any(line["url"]["path"].startswith(("/health", "/metrics")) for line in answered)
     app.extensions["bank"].engine.dispose()
-
-
-def test_lines_are_those_of_elastics_own_library():
-    fields = {
-        name: {"event.category": ["web"], "bank.amount_minor": 2**63 - 1}.get(name, f'é"{name}')
-        for name in sorted(ecs.ALLOWED)
-    }
-    line = ecs.line("said", "info", 1_700_000_000.0004, {**fields, "password": "x", "event": "y", "labels": "z"})
-    stamp = {"@timestamp": "2023-11-14T22:13:20.000Z"}
-    theirs = ecs_logging.StructlogFormatter(ensure_ascii=False)(None, "info", {"event": "said", **stamp, **fields})
-    assert json.loads(line) == json.loads(theirs)
-    assert list(json.loads(line))[:3] == list(json.loads(theirs))[:3]
 
 
 def test_instance_under_load_writes_whole_lines(start_instance):

@@ -1,4 +1,4 @@
-"""Logs: one JSON object a line in the Elastic Common Schema, and nothing that is not on the list of fields (``ecs``).
+"""Logs: one JSON object a line in the Elastic Common Schema, and nothing that is not on the list of fields.
 
 Names, addresses, amounts typed wrongly, tokens and SQL parameters have no field, so they cannot be logged.
 """
@@ -11,30 +11,47 @@ import re
 import sys
 import time
 import traceback
+import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import ecs_logging
 import structlog
 from flask import g, request
 from gunicorn.glogging import Logger as GunicornBase
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
-from bank import __version__, ecs, tracing
+from bank import __version__, tracing
 
 if TYPE_CHECKING:
     from collections.abc import Callable, MutableMapping
 
     from flask import Flask, Response
-    from structlog.typing import FilteringBoundLogger
 
     from bank.config import Settings
 
+ALLOWED = frozenset(
+    {
+        "event", "exc_info", "_record", "_from_structlog",
+        "error.code", "error.message", "error.stack_trace", "error.type",
+        "event.action", "event.category", "event.dataset", "event.duration", "event.id", "event.kind", "event.outcome",
+        "event.reason", "event.type",
+        "http.request.id", "http.request.method", "http.response.status_code", "labels.http_route",
+        "log.logger", "process.pid",
+        "service.environment", "service.name", "service.node.name", "service.version", "labels.site",
+        "source.ip", "span.id", "trace.id", "transaction.id", "url.path", "user.id", "user.target.id",
+        "user_agent.original",
+        "bank.account.masked", "bank.amount_minor", "bank.approval.id", "bank.currency", "bank.fraud.score",
+        "bank.audit.head", "bank.audit.rows", "bank.replayed", "bank.standing_order.id",
+        "bank.transfer.id",
+    }
+)  # fmt: skip
 REQUEST_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{7,63}", re.ASCII)
 USER_AGENT_LENGTH = 256
 PATH_LENGTH = 512
 QUIET_ENDPOINTS = frozenset({"operations.health", "operations.ready", "operations.exposition", "static"})
 
-logger: FilteringBoundLogger = structlog.get_logger("bank")
+logger: structlog.stdlib.BoundLogger = structlog.get_logger("bank")
 
 
 def log_security(
@@ -130,64 +147,20 @@ def describe_error(error: BaseException) -> dict[str, str]:
     return fields
 
 
-class EcsFormatter(logging.Formatter):
-    """Makes an ECS line of a record, the bank's own or another library's."""
-
-    def __init__(self, settings: Settings) -> None:
-        super().__init__()
-        self._service: dict[str, object] = {
-            "service.name": "bank",
-            "service.version": __version__,
-            "service.environment": settings.environment,
-            "service.node.name": settings.instance,
-            "labels.site": settings.site,
-        }
-
-    def format(self, record: logging.LogRecord) -> str:
-        """Return the line."""
-        if isinstance(record, _Event):
-            fields = dict(record.fields)
-        else:
-            fields = {"exc_info": record.exc_info} | structlog.contextvars.get_contextvars()
-        error = fields.pop("exc_info", None)
-        if error is True:
-            error = sys.exc_info()
-        if isinstance(error, tuple):
-            error = error[1]
-        if isinstance(error, BaseException):
-            fields |= describe_error(error)
-        fields |= self._service
-        fields["process.pid"] = os.getpid()
-        fields["event.id"] = os.urandom(16).hex()
-        fields["log.logger"] = record.name
-        fields.setdefault("event.dataset", "bank.app")
-        if (span_id := tracing.current_span()) is not None:
-            fields["span.id"] = span_id
-        return ecs.line(record.getMessage(), record.levelname.lower(), record.created, fields)
+def _expand_error(_logger: Any, _name: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:  # noqa: ANN401
+    info = event.pop("exc_info", None)
+    if info is True:
+        info = sys.exc_info()
+    error = info[1] if isinstance(info, tuple) else info
+    if isinstance(error, BaseException):
+        event.update(describe_error(error))
+    return event
 
 
-class _Event(logging.LogRecord):
-    """A record of the bank itself, with fields."""
-
-    def __init__(self, method: str, message: str, fields: MutableMapping[str, Any]) -> None:
-        super().__init__("bank", getattr(logging, method.upper()), "", 0, message, None, None)
-        self.fields = fields
-
-
-class _Emitter:
-    """Hands events to logging's handlers, without logging's search for the line of code that they come from."""
-
-    def __init__(self, *_: object) -> None:
-        self._logger = logging.getLogger("bank")
-
-    def emit(self, event: _Event) -> None:
-        self._logger.handle(event)
-
-    debug = info = warning = error = critical = emit
-
-
-def _as_event(_logger: Any, method: str, fields: MutableMapping[str, Any]) -> tuple[tuple[_Event], dict[str, Any]]:  # noqa: ANN401
-    return (_Event(method, fields.pop("event"), fields),), {}
+def _allowed_only(_logger: Any, _name: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:  # noqa: ANN401
+    for key in [key for key in event if key not in ALLOWED]:
+        del event[key]
+    return event
 
 
 def make_handler(settings: Settings, on_drop: Callable[[], None] = lambda: None) -> logging.Handler:
@@ -200,9 +173,41 @@ def make_handler(settings: Settings, on_drop: Callable[[], None] = lambda: None)
     Raises:
         OSError: The log file cannot be opened.
     """
+    service = {
+        "service.name": "bank",
+        "service.version": __version__,
+        "service.environment": settings.environment,
+        "service.node.name": settings.instance,
+        "labels.site": settings.site,
+    }
+
+    def add_service(_l: Any, _n: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:  # noqa: ANN401
+        record = event.get("_record")
+        event.update(service)
+        event["process.pid"] = os.getpid()
+        event["event.id"] = uuid.uuid4().hex
+        if (span_id := tracing.current_span()) is not None:
+            event["span.id"] = span_id
+        if record is not None:
+            event["log.logger"] = record.name
+        event.setdefault("event.dataset", "bank.app")
+        return event
+
     path = settings.logging.path
     handler: logging.Handler = LineFile(Path(path), on_drop) if path else logging.StreamHandler(sys.stdout)
-    handler.setFormatter(EcsFormatter(settings))
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=[structlog.contextvars.merge_contextvars],
+            processors=[
+                add_service,
+                _expand_error,
+                _allowed_only,
+                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+                ecs_logging.StructlogFormatter(ensure_ascii=False),  # type: ignore[list-item]
+            ],
+            pass_foreign_args=False,
+        )
+    )
     return handler
 
 
@@ -217,9 +222,12 @@ def configure(settings: Settings, on_drop: Callable[[], None] = lambda: None) ->
         OSError: The log file cannot be opened.
     """
     structlog.configure(
-        processors=[structlog.contextvars.merge_contextvars, _as_event],
-        logger_factory=_Emitter,
-        wrapper_class=structlog.make_filtering_bound_logger(settings.logging.level),
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
+        ],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        wrapper_class=structlog.stdlib.BoundLogger,
         cache_logger_on_first_use=False,
     )
     root = logging.getLogger()
