@@ -27,11 +27,11 @@ _server = _settings.server
 # Metrics of all workers meet in files here; set before anything imports the metrics.
 METRICS_DIRECTORY = Path(os.environ.setdefault("PROMETHEUS_MULTIPROC_DIR", "/run/bank/metrics"))
 
-from bank.log import GunicornLogger, make_handler  # noqa: E402
+from bank.log import GunicornLogger, make_output  # noqa: E402
 
 if _settings.logging.path:
     try:
-        GunicornLogger.handler = make_handler(_settings)
+        GunicornLogger.handler = make_output(_settings)
     except OSError as _error:
         sys.exit(f"bank: logging.path names {_settings.logging.path}, which cannot be written: {_error.strerror}.")
 logger_class = GunicornLogger

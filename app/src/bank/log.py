@@ -51,7 +51,7 @@ USER_AGENT_LENGTH = 256
 PATH_LENGTH = 512
 QUIET_ENDPOINTS = frozenset({"operations.health", "operations.ready", "operations.exposition", "static"})
 
-logger: structlog.stdlib.BoundLogger = structlog.get_logger("bank")
+logger: structlog.typing.FilteringBoundLogger = structlog.get_logger()
 
 
 def log_security(
@@ -90,16 +90,19 @@ def log_security(
     (logger.info if outcome == "success" else logger.warning)(message, **fields)
 
 
-class LineFile(logging.Handler):
-    """Appends each record with a single write, so that lines of several workers never mix.
+class LineFile:
+    """Appends each line with a single write, so that lines of several workers never mix.
 
     The file is opened anew when log rotation has moved it away.
     """
 
-    def __init__(self, path: Path, on_drop: Callable[[], None]) -> None:
-        super().__init__()
+    def __init__(self, path: Path) -> None:
+        """Open the file.
+
+        Raises:
+            OSError: It cannot be opened.
+        """
         self._path = path
-        self._on_drop = on_drop
         self._descriptor = self._open()
 
     def _open(self) -> int:
@@ -116,13 +119,71 @@ class LineFile(logging.Handler):
         self._descriptor = self._open()
         return self._descriptor
 
-    def emit(self, record: logging.LogRecord) -> None:
-        """Write one record as one line."""
+    def write(self, line: str) -> None:
+        """Write one line.
+
+        Raises:
+            OSError: The disk is full, or the file cannot be opened again.
+        """
+        os.write(self._current(), (line + "\n").encode())
+
+    def close(self) -> None:
+        """Give the file back."""
+        os.close(self._descriptor)
+
+
+class StandardOutput:
+    """Writes lines for the journal."""
+
+    def write(self, line: str) -> None:
+        """Write one line.
+
+        Raises:
+            OSError: The reader is gone.
+        """
+        sys.stdout.write(line + "\n")
+        sys.stdout.flush()
+
+    def close(self) -> None:
+        """Leave it open: it belongs to the process."""
+
+
+class LogOutput(logging.Handler):
+    """The one place where lines of the bank, and of the libraries below it, are written.
+
+    The bank's own lines come from structlog as text; the libraries' come as records of the standard library.
+    """
+
+    def __init__(self, lines: LineFile | StandardOutput, on_drop: Callable[[], None]) -> None:
+        super().__init__()
+        self._lines = lines
+        self._on_drop = on_drop
+
+    def msg(self, line: str) -> None:
+        """Write one line; one that cannot be written is counted and reported on stderr."""
         try:
-            os.write(self._current(), (self.format(record) + "\n").encode())
-        except Exception:  # noqa: BLE001  (a full disk must not stop the bank; logging reports it on stderr)
+            self._lines.write(line)
+        except (OSError, ValueError) as error:  # a full disk must not stop the bank
+            self._on_drop()
+            sys.stderr.write(f"bank: a log line could not be written: {error}\n")
+
+    # structlog calls the method that is named after the level.
+    debug = info = warning = error = critical = msg
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write the record of a library as one line."""
+        try:
+            line = self.format(record)
+        except Exception:  # noqa: BLE001  (a bad call inside a library must not stop the bank)
             self._on_drop()
             self.handleError(record)
+        else:
+            self.msg(line)
+
+    def close(self) -> None:
+        """Give the file back."""
+        super().close()
+        self._lines.close()
 
 
 def describe_error(error: BaseException) -> dict[str, str]:
@@ -163,15 +224,11 @@ def _allowed_only(_logger: Any, _name: str, event: MutableMapping[str, Any]) -> 
     return event
 
 
-def make_handler(settings: Settings, on_drop: Callable[[], None] = lambda: None) -> logging.Handler:
-    """Return a handler that writes ECS lines where the settings say.
+def make_processors(settings: Settings) -> list[structlog.typing.Processor]:
+    """Return the steps that turn an event into an ECS line.
 
     Args:
-        settings: Where to write, and how this instance is called.
-        on_drop: Called when a line could not be written to the file.
-
-    Raises:
-        OSError: The log file cannot be opened.
+        settings: How this instance is called.
     """
     service = {
         "service.name": "bank",
@@ -188,31 +245,46 @@ def make_handler(settings: Settings, on_drop: Callable[[], None] = lambda: None)
         event["event.id"] = uuid.uuid4().hex
         if (span_id := tracing.current_span()) is not None:
             event["span.id"] = span_id
-        if record is not None:
-            event["log.logger"] = record.name
+        event["log.logger"] = record.name if record is not None else "bank"
         event.setdefault("event.dataset", "bank.app")
         return event
 
+    return [
+        structlog.contextvars.merge_contextvars,
+        add_service,
+        _expand_error,
+        _allowed_only,
+        ecs_logging.StructlogFormatter(ensure_ascii=False),  # type: ignore[list-item]
+    ]
+
+
+def make_output(settings: Settings, on_drop: Callable[[], None] = lambda: None) -> LogOutput:
+    """Return what writes ECS lines where the settings say.
+
+    Args:
+        settings: Where to write, and how this instance is called.
+        on_drop: Called when a line could not be written.
+
+    Raises:
+        OSError: The log file cannot be opened.
+    """
     path = settings.logging.path
-    handler: logging.Handler = LineFile(Path(path), on_drop) if path else logging.StreamHandler(sys.stdout)
-    handler.setFormatter(
+    output = LogOutput(LineFile(Path(path)) if path else StandardOutput(), on_drop)
+    merge, *steps, render = make_processors(settings)
+    output.setFormatter(
         structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=[structlog.contextvars.merge_contextvars],
-            processors=[
-                add_service,
-                _expand_error,
-                _allowed_only,
-                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
-                ecs_logging.StructlogFormatter(ensure_ascii=False),  # type: ignore[list-item]
-            ],
+            foreign_pre_chain=[merge],
+            processors=[*steps, structlog.stdlib.ProcessorFormatter.remove_processors_meta, render],
             pass_foreign_args=False,
         )
     )
-    return handler
+    return output
 
 
 def configure(settings: Settings, on_drop: Callable[[], None] = lambda: None) -> None:
     """Send the logs of this process, those of libraries included, to one place.
+
+    The bank's own lines do not pass the standard library's loggers, which would cost as much again.
 
     Args:
         settings: Where to write, and from which level on.
@@ -221,31 +293,25 @@ def configure(settings: Settings, on_drop: Callable[[], None] = lambda: None) ->
     Raises:
         OSError: The log file cannot be opened.
     """
+    root = logging.getLogger()
+    for old in [handler for handler in root.handlers if isinstance(handler, LogOutput)]:
+        root.removeHandler(old)
+        old.close()
+    output = make_output(settings, on_drop)
+    root.addHandler(output)
+    root.setLevel(logging.WARNING)
     structlog.configure(
-        processors=[
-            structlog.contextvars.merge_contextvars,
-            structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
-        ],
-        logger_factory=structlog.stdlib.LoggerFactory(),
-        wrapper_class=structlog.stdlib.BoundLogger,
+        processors=make_processors(settings),
+        logger_factory=lambda *_names: output,
+        wrapper_class=structlog.make_filtering_bound_logger(settings.logging.level),
         cache_logger_on_first_use=False,
     )
-    root = logging.getLogger()
-    for old in root.handlers[:]:
-        if getattr(old, "of_the_bank", False):
-            root.removeHandler(old)
-            old.close()
-    handler = make_handler(settings, on_drop)
-    handler.of_the_bank = True  # type: ignore[attr-defined]
-    root.addHandler(handler)
-    root.setLevel(logging.WARNING)
-    logging.getLogger("bank").setLevel(settings.logging.level.upper())
 
 
 class GunicornLogger(GunicornBase):  # type: ignore[misc]
     """Keeps gunicorn's own messages on stderr, for the journal, and writes them to the bank's log as well."""
 
-    handler: logging.Handler | None = None
+    handler: LogOutput | None = None
 
     def setup(self, cfg: Any) -> None:  # noqa: ANN401
         """Set gunicorn's handlers up, then add ours."""

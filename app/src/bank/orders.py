@@ -2,34 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from bank import metrics, tracing
 from bank.log import logger
 from bank.services import ledger
 
 if TYPE_CHECKING:
-    import uuid
     from collections.abc import Callable
 
 
-class Order(Protocol):
-    """What orders have in common; the amount is in minor units of ``currency``."""
-
-    @property
-    def user_id(self) -> uuid.UUID:
-        """Return whose order it is."""
-
-    @property
-    def amount_minor(self) -> int:
-        """Return the amount."""
-
-    @property
-    def currency(self) -> str:
-        """Return the currency."""
-
-
-def carry_out(kind: str, order: Order, work: Callable[[], ledger.Receipt]) -> ledger.Receipt:
+def carry_out(kind: str, order: ledger.Order, work: Callable[[], ledger.Receipt]) -> ledger.Receipt:
     """Run ``work`` for an order and record how it ended.
 
     Args:
@@ -63,7 +46,7 @@ def carry_out(kind: str, order: Order, work: Callable[[], ledger.Receipt]) -> le
     return receipt
 
 
-def _record(kind: str, order: Order, outcome: str, verb: str, **more: str) -> None:
+def _record(kind: str, order: ledger.Order, outcome: str, verb: str, **more: str) -> None:
     metrics.TRANSFERS.labels(kind, outcome).inc()
     tracing.label(outcome=outcome)
     fields = {

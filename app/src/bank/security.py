@@ -66,7 +66,7 @@ def protect(app: Flask) -> None:
 
     @app.after_request
     def headers(response: Response) -> Response:
-        response.headers.extend(HEADERS)  # no view sets one of them
+        response.headers.update(HEADERS)
         if request.endpoint != "static" or response.status_code >= 400:  # noqa: PLR2004
             response.headers["Cache-Control"] = "no-store"
         return response

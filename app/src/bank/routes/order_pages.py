@@ -1,34 +1,30 @@
-"""The way of an order through the pages, the same for all kinds: review, confirmation, booking, and what is told."""
+"""The way of an order through the pages, the same for all kinds: form, review, confirmation, booking, what is told."""
 
 from __future__ import annotations
 
 import uuid
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
-from flask import flash, redirect, render_template, url_for
-from flask_babel import gettext
-from flask_babel import lazy_gettext as _
+from flask import flash, redirect, render_template, request, url_for
+from flask_babel import LazyString, gettext
 from flask_login import current_user
 from werkzeug.wrappers import Response
 from wtforms import SelectChoice
 
 from bank import i18n, orders
 from bank.resources import resources
-from bank.routes import confirmation, refusals
-from bank.services import accounts, ledger, movements
-from bank.services.confirmations import Order as ConfirmableOrder
+from bank.routes import amounts, confirmation, refusals
+from bank.routes.forms import MoneyForm
+from bank.services import accounts, confirmations, ledger, movements
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from bank.routes.forms import MoneyForm
-
 Page = str | Response | tuple[str, int]
-TITLES = {"transfer": _("Check your transfer"), "payment": _("Check your payment")}
 
 
-class Order(ConfirmableOrder, Protocol):
+class Order(confirmations.Order, Protocol):
     """A customer's order to move money at once."""
 
     @property
@@ -40,19 +36,41 @@ class Order(ConfirmableOrder, Protocol):
         """Return what the ledger is to do."""
 
 
-@dataclass(frozen=True)
-class Filled:
-    """A form that was filled in with an order.
+FormType = TypeVar("FormType", bound=MoneyForm)
+OrderType = TypeVar("OrderType", bound=Order)
 
-    ``recipient`` tells a name for who is paid, and ``show`` gives the form again, with what is wrong in it.
+
+@dataclass(frozen=True)
+class Kind(Generic[FormType, OrderType]):
+    """What is particular to one kind of order.
+
+    Attributes:
+        name: In metrics and logs; the views are ``<name>s.<name>`` and ``<name>s.review``.
+        check: What the review asks for.
+        form: What people fill in.
+        show: Renders the form with the person's accounts, and with what is wrong in it.
+        order: Makes an order of the form, the account that pays, and the amount in minor units.
+        recipient: Tells a name for who is paid, or nothing.
+        work: Carries the order out.
     """
 
-    kind: str
-    order: Order
-    form: MoneyForm
-    own: list[accounts.AccountView]
-    recipient: Callable[[], str]
-    show: Callable[[], str]
+    name: str
+    check: LazyString
+    form: type[FormType]
+    show: Callable[[FormType, list[accounts.AccountView]], str]
+    order: Callable[[FormType, accounts.AccountView, int], OrderType]
+    recipient: Callable[[OrderType, list[accounts.AccountView]], str]
+    work: Callable[[OrderType], ledger.Receipt]
+
+    def begin(self) -> tuple[FormType, list[accounts.AccountView]]:
+        """Return the form as it came in, or a new one, and the person's accounts."""
+        form = self.form()
+        return form, offer_accounts(form)
+
+    def read(self, form: FormType, own: list[accounts.AccountView]) -> OrderType | None:
+        """Return what was typed as an order, or None with the reasons beside the fields."""
+        found = amounts.source_and_amount(form, own)
+        return None if found is None else self.order(form, *found)
 
 
 def offer_accounts(form: MoneyForm) -> list[accounts.AccountView]:
@@ -66,46 +84,63 @@ def offer_accounts(form: MoneyForm) -> list[accounts.AccountView]:
     return own
 
 
-def review(filled: Filled, status: int = 200) -> Page:
-    """Show what an order would do, and ask for the proof that it needs; nothing happens yet."""
-    found, order = resources(), filled.order
-    try:
-        preview = movements.preview(found.engine, order.movement, found.settings.approvals)
-        proof = confirmation.ask(order, filled.form)
-    except ledger.LedgerError as error:
-        return _refused(filled, error)
-    page = render_template(
-        "order_review.html",
-        title=TITLES[filled.kind],
-        send=url_for(f"{filled.kind}s.{filled.kind}"),
-        change=url_for(f"{filled.kind}s.review"),
-        source=next(account for account in filled.own if account.id == order.from_account),
-        recipient=filled.recipient(),
-        order=order,
-        form=filled.form,
-        preview=preview,
-        proof=proof,
-    )
-    return page, status
+def review(kind: Kind[FormType, OrderType]) -> Page:
+    """Show what a form would do, to be confirmed or changed; nothing happens yet, and the key stays the same."""
+    if request.method != "POST":
+        return redirect(url_for(f"{kind.name}s.{kind.name}"))
+    form, own = kind.begin()
+    order = kind.read(form, own)
+    if "change" in request.form or order is None:
+        return kind.show(form, own), 200 if order else 400
+    return _preview(kind, order, form, own)
 
 
-def send(filled: Filled, work: Callable[[], ledger.Receipt]) -> Page:
-    """Carry an order out by ``work``, once it is confirmed."""
-    order = filled.order
+def send(kind: Kind[FormType, OrderType]) -> Page:
+    """Carry out the order of a form, once it is confirmed; sending it twice moves the money once."""
+    form, own = kind.begin()
+    order = kind.read(form, own)
+    if order is None:
+        return kind.show(form, own), 400
     try:
-        if not confirmation.is_given(order, filled.form):
-            return review(filled, status=403)
-        receipt = orders.carry_out(filled.kind, order, work)
+        if not confirmation.is_given(order, form):
+            return _preview(kind, order, form, own, status=403)
+        receipt = orders.carry_out(kind.name, order, lambda: kind.work(order))
     except ledger.LedgerError as error:
-        return _refused(filled, error)
+        status = refusals.beside(error, form)
+        return kind.show(form, own), status
     if not receipt.replayed:
         _tell(order, receipt)
     return redirect(url_for("accounts.detail", account_id=order.from_account), 303)
 
 
-def _refused(filled: Filled, error: ledger.LedgerError) -> Page:
-    status = refusals.beside(error, filled.form)
-    return filled.show(), status
+def _preview(
+    kind: Kind[FormType, OrderType],
+    order: OrderType,
+    form: FormType,
+    own: list[accounts.AccountView],
+    status: int = 200,
+) -> Page:
+    """Show what an order would do, and ask for the proof that it needs."""
+    found = resources()
+    try:
+        preview = movements.preview(found.engine, order.movement, found.settings.approvals)
+        proof = confirmation.ask(order, form)
+    except ledger.LedgerError as error:
+        status = refusals.beside(error, form)
+        return kind.show(form, own), status
+    page = render_template(
+        "order_review.html",
+        title=kind.check,
+        send=url_for(f"{kind.name}s.{kind.name}"),
+        change=url_for(f"{kind.name}s.review"),
+        source=next(account for account in own if account.id == order.from_account),
+        recipient=kind.recipient(order, own),
+        order=order,
+        form=form,
+        preview=preview,
+        proof=proof,
+    )
+    return page, status
 
 
 def _tell(order: Order, receipt: ledger.Receipt) -> None:

@@ -53,10 +53,10 @@ def new() -> Page:
         first_date=form.first_date.data,
         last_date=form.last_date.data,
     )
-    if not confirmation.is_given(order, form):
-        status = 403 if form.code.errors or form.password.errors else 200
-        return _form(form, own, confirmation.ask(order, form)), status
     try:
+        if not confirmation.is_given(order, form):
+            status = 403 if form.code.errors or form.password.errors else 200
+            return _form(form, own, confirmation.ask(order, form)), status
         receipt = standing_orders.create(resources().engine, order)
     except standing_orders.DatesError:
         form.first_date.errors = [

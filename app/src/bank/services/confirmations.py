@@ -15,35 +15,21 @@ from sqlalchemy import exists, or_, select
 
 from bank.database import reading
 from bank.models import Account, Beneficiary, IdempotencyKey
+from bank.services import ledger
 
 if TYPE_CHECKING:
-    import uuid
-
     from sqlalchemy import Engine
 
     from bank.config import Confirmation
     from bank.keys import Keyring
-    from bank.services import ledger
 
 PURPOSE = "order confirmation"
 # How long what was shown can be confirmed, in seconds.
 SEAL_SECONDS = 600
 
 
-class Order(Protocol):
-    """What a customer orders; the amount is in minor units of ``currency``."""
-
-    @property
-    def user_id(self) -> uuid.UUID:
-        """Return whose order it is."""
-
-    @property
-    def amount_minor(self) -> int:
-        """Return the amount."""
-
-    @property
-    def currency(self) -> str:
-        """Return the currency."""
+class Order(ledger.Order, Protocol):
+    """An order that may have to be confirmed."""
 
     @property
     def payee(self) -> str:

@@ -11,7 +11,7 @@ import hashlib
 import json
 import uuid
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
@@ -113,6 +113,22 @@ class Claim:
         """Make a claim whose fingerprint covers ``parts``: what is done, to what, and every detail of it."""
         plain = [part if isinstance(part, int) else str(part) for part in parts]
         return cls(user_id, key, hashlib.sha256(json.dumps(plain).encode()).hexdigest())
+
+
+class Order(Protocol):
+    """What all orders of people have in common; the amount is in minor units of ``currency``."""
+
+    @property
+    def user_id(self) -> uuid.UUID:
+        """Return whose order it is."""
+
+    @property
+    def amount_minor(self) -> int:
+        """Return the amount."""
+
+    @property
+    def currency(self) -> str:
+        """Return the currency."""
 
 
 @dataclass(frozen=True)
