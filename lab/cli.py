@@ -46,6 +46,8 @@ def prepare(console: Console, wanted: list[hosts.Host] | None = None) -> docker.
     hosts.ensure_networks(client, MOLECULE_NETWORK, BANK_NETWORK)
     if PLATFORM == "standin":
         roles = None if wanted is None else roles_of({group for host in wanted for group in host.groups})
+        if "elasticsearch" in (roles or ()):
+            engine.allow_memory_maps()
         built = mirror.prepare(client, console, roles)
         for network in (MOLECULE_NETWORK, BANK_NETWORK):
             mirror.connect(client, network)

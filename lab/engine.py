@@ -12,6 +12,9 @@ from docker.errors import DockerException
 from lab.settings import CACHE, LabError
 
 START_SECONDS = 60
+MAP_COUNT_FILE = Path("/proc/sys/vm/max_map_count")
+# What Elasticsearch asks of the kernel, which containers share and cannot set.
+MAP_COUNT = 262144
 
 
 def apt_install(*packages: str) -> None:
@@ -34,6 +37,25 @@ def apt_install(*packages: str) -> None:
             command[1:1] = ["--quiet", "-o", "DPkg::Lock::Timeout=300", "-o", "Acquire::Retries=3"]
             if subprocess.run(command, env=environment, stdout=stream, stderr=stream, check=False).returncode:
                 raise LabError(f"Installing {', '.join(packages)} failed; the reason is at the end of {log}.")
+
+
+def allow_memory_maps() -> None:
+    """Let processes of this machine map as many areas of memory as Elasticsearch needs; more stays as it is.
+
+    Raises:
+        LabError: there are too few, and this user may not change that.
+    """
+    present = int(MAP_COUNT_FILE.read_text(encoding="ascii"))
+    if present >= MAP_COUNT:
+        return
+    try:
+        MAP_COUNT_FILE.write_text(str(MAP_COUNT), encoding="ascii")
+    except OSError as error:
+        raise LabError(
+            f"Elasticsearch needs vm.max_map_count of {MAP_COUNT} at least; this machine has {present}, and its "
+            f"containers cannot change it ({error.strerror}). Set it as root, then run the same command again: "
+            f"sysctl -w vm.max_map_count={MAP_COUNT}"
+        ) from error
 
 
 def answers() -> bool:

@@ -144,8 +144,9 @@ def create(client: docker.DockerClient, host: Host, address: str, owner: str) ->
         name=host.container,
         hostname=host.name,
         stop_signal="SIGRTMIN+3",
-        # systemd mounts file systems and firewalld writes packet filter rules; nothing more is granted.
-        cap_add=["SYS_ADMIN", "NET_ADMIN"],
+        # systemd mounts file systems, firewalld writes packet filter rules, and Elasticsearch locks its memory;
+        # nothing more is granted.
+        cap_add=["SYS_ADMIN", "NET_ADMIN", "IPC_LOCK"],
         security_opt=["seccomp=unconfined"],
         cgroupns="private",
         tmpfs={"/run": "", "/run/lock": "", "/tmp": ""},

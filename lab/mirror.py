@@ -17,8 +17,8 @@ from rich.live import Live
 from rich.table import Table
 
 from lab import engine
-from lab.build import releases
-from lab.cache import cached, digest_of, locked
+from lab.build import releases, rpm
+from lab.cache import CHECKSUMS, cached, digest_of, locked
 from lab.settings import (
     CACHE,
     HOST_IMAGE,
@@ -32,6 +32,10 @@ from lab.settings import (
 
 BUILD = PROJECT / "lab" / "build"
 APP = PROJECT / "app"
+KEY_HOME = CACHE / "signing-key"
+# Where the mirror serves the Elastic stack, which its makers publish in a repository of its own, too.
+ELASTIC = Path("rpm", "elastic", rpm.ARCHITECTURE)
+ELASTIC_INDEX = "Elastic repository"
 IMAGE_CHANGES = ['CMD ["/lib/systemd/systemd"]', "ENV container=docker"]
 
 
@@ -71,13 +75,43 @@ def build_image(client: docker.DockerClient) -> bool:
 
 def build_packages() -> tuple[Path, bool]:
     """Return the folder of the RPM repository."""
-    digest = digest_of([BUILD / "packages.py", BUILD / "packages"])
+    digest = digest_of([BUILD / "rpm.py", BUILD / "packages.py", BUILD / "packages"])
 
     def build(directory: Path) -> None:
-        module = ("-m", "lab.build.packages", "--output", directory / "rpm", "--key-home", CACHE / "signing-key")
+        module = ("-m", "lab.build.packages", "--output", directory / "rpm", "--key-home", KEY_HOME)
         run_logged("packages", sys.executable, *module)
 
     return cached("packages", digest, build)
+
+
+def build_elasticsearch(version: str) -> tuple[Path, bool]:
+    """Return the folder that holds the package of Elasticsearch."""
+    digest = digest_of([BUILD / "rpm.py", BUILD / "elasticsearch.py", BUILD / "elasticsearch"], version)
+
+    def build(directory: Path) -> None:
+        options = ("--version", version, "--output", directory / ELASTIC, "--key-home", KEY_HOME)
+        run_logged("elasticsearch", sys.executable, "-m", "lab.build.elasticsearch", *options)
+
+    return cached("elastic-elasticsearch", digest, build)
+
+
+def elastic_packages() -> list[Path]:
+    """Return the folders of every package of the Elastic stack that was built whole, whoever asked for it."""
+    listings = sorted(CACHE.glob(f"elastic-*/*/{CHECKSUMS}"))
+    return [listing.parent for listing in listings if any((listing.parent / ELASTIC).glob("*.rpm"))]
+
+
+def index_elastic() -> tuple[Path, bool]:
+    """Return the folder of the signed metadata over the packages of the Elastic stack."""
+    folders = elastic_packages()
+    contents = [(folder / CHECKSUMS).read_text(encoding="utf-8") for folder in folders]
+
+    def build(directory: Path) -> None:
+        packages = [package for folder in folders for package in (folder / ELASTIC).glob("*.rpm")]
+        options = ("--output", directory / ELASTIC, "--key-home", KEY_HOME)
+        run_logged("elastic-repository", sys.executable, "-m", "lab.build.rpm", *options, *packages)
+
+    return cached("elastic-repository", digest_of([BUILD / "rpm.py"], *contents), build)
 
 
 def build_release(release: releases.GoRelease) -> tuple[Path, bool]:
@@ -130,30 +164,39 @@ class Progress:
 def prepare(client: docker.DockerClient, console: Console, roles: set[str] | None = None) -> bool:
     """Build what is missing, side by side, and start the mirror; return whether anything was built.
 
-    Only the releases that ``roles`` install are built, or all of them. What was built before stays in the mirror.
+    Only what ``roles`` install is built, or everything. What was built before stays in the mirror.
 
     Raises:
         LabError: a build failed.
     """
-    install_build_tools()
     chosen = versions()
+    elastic: dict[str, tuple[str, Callable[[], tuple[Path, bool]]]] = {
+        "elasticsearch": (chosen["elastic"], lambda: build_elasticsearch(chosen["elastic"])),
+    }
+    elastic = {role: entry for role, entry in elastic.items() if roles is None or role in roles}
+    install_build_tools(set(elastic))
+    with locked("signing-key"):
+        # Builds that begin at the same time would make one each.
+        rpm.signing_key(KEY_HOME)
     go_releases = [releases.prometheus(chosen["prometheus"]), releases.node_exporter(chosen["node_exporter"])]
     # What only waits for downloads first: the Go compiler then uses every core it finds.
     jobs: dict[str, Callable[[], tuple[Path, bool] | bool]] = {
         "RPM packages": build_packages,
         "host image": lambda: build_image(client),
     }
+    jobs |= {f"{role} {version}": build for role, (version, build) in elastic.items()}
     for release in go_releases:
         if roles is None or release.name in roles:
             jobs[f"{release.name} {release.version}"] = lambda release=release: build_release(release)
     if roles is None or "bank_app" in roles:
         jobs[f"bank {chosen['bank']}"] = build_bank
-    progress = Progress(console, list(jobs))
+    indexes = {ELASTIC_INDEX: index_elastic} if elastic else {}
+    progress = Progress(console, [*jobs, *indexes])
 
     def work(name: str) -> tuple[Path, bool] | bool:
         progress.step(name, "running")
         try:
-            result = jobs[name]()
+            result = {**jobs, **indexes}[name]()
         except BaseException:
             progress.step(name, "failed")
             raise
@@ -161,24 +204,38 @@ def prepare(client: docker.DockerClient, console: Console, roles: set[str] | Non
         progress.step(name, "built" if built else "cached")
         return result
 
-    live = Live(progress, console=console, refresh_per_second=2, transient=True)
-    with live, ThreadPoolExecutor(max_workers=3) as pool:
-        futures = {name: pool.submit(work, name) for name in jobs}
-    results = {name: future.result() for name, future in futures.items()}
+    with Live(progress, console=console, refresh_per_second=2, transient=True):
+        with ThreadPoolExecutor(max_workers=3) as pool:
+            futures = {name: pool.submit(work, name) for name in jobs}
+        results = {name: future.result() for name, future in futures.items()}
+        results |= {name: work(name) for name in indexes}
     folders = [result[0] for result in results.values() if not isinstance(result, bool)]
+    if elastic:
+        # The metadata names those of earlier runs, too.
+        folders += [folder for folder in elastic_packages() if folder not in folders]
     start(client, publish(folders))
     return any(result if isinstance(result, bool) else result[1] for result in results.values())
 
 
-def install_build_tools() -> None:
-    """Install the Debian tools that the builds call, where they are missing."""
-    tools = {
-        "mmdebstrap": "mmdebstrap",
-        "rpmbuild": "rpm",
-        "rpmsign": "rpm",
-        "createrepo_c": "createrepo-c",
-        "gpg": "gnupg",
-    }
+# Program: the Debian package that brings it.
+TOOLS = {
+    "mmdebstrap": "mmdebstrap",
+    "rpmbuild": "rpm",
+    "rpmsign": "rpm",
+    "createrepo_c": "createrepo-c",
+    "gpg": "gnupg",
+}
+# Further ones that the build for one role calls.
+ROLE_TOOLS = {
+    "elasticsearch": {"mvn": "maven", "javac": "openjdk-17-jdk-headless"},
+}
+
+
+def install_build_tools(roles: set[str]) -> None:
+    """Install the Debian tools that the builds for ``roles`` call, where they are missing."""
+    tools = dict(TOOLS)
+    for role in roles:
+        tools |= ROLE_TOOLS.get(role, {})
     missing = {package for tool, package in tools.items() if not shutil.which(tool)}
     if missing:
         with locked("apt"):

@@ -1,6 +1,7 @@
 """Names, folders and versions that the lab's modules share."""
 
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,7 @@ BANK_NETWORK = f"{NAME}-banknet"
 MONITORING_NETWORK = f"{NAME}-monitoring"
 MOLECULE_NETWORK = "bank-molecule"
 LABEL = "bank.lab"
+REFERENCE = re.compile(r"\{\{ platform_version_(\w+) \}\}")
 HOST_LABEL = f"host of {NAME}"
 NETWORK_LABEL = f"network of {NAME}"
 
@@ -47,7 +49,10 @@ def versions() -> dict[str, str]:
     for file in (PROJECT / "group_vars/all/versions.yml", PROJECT / "inventories/lab/group_vars/all/lab.yml"):
         merged |= yaml.safe_load(file.read_text(encoding="utf-8"))
     prefix = "platform_version_"
-    return {key.removeprefix(prefix): str(value) for key, value in merged.items() if key.startswith(prefix)}
+    found = {key.removeprefix(prefix): str(value) for key, value in merged.items() if key.startswith(prefix)}
+    # A product may follow another's version.
+    followed = {name: REFERENCE.fullmatch(value) for name, value in found.items()}
+    return {name: found[match[1]] if (match := followed[name]) else value for name, value in found.items()}
 
 
 def roles_of(groups: set[str]) -> set[str]:
