@@ -217,7 +217,7 @@ def prepare(client: docker.DockerClient, console: Console, roles: set[str] | Non
     return any(result if isinstance(result, bool) else result[1] for result in results.values())
 
 
-# Program: the Debian package that brings it.
+# Program, or file: the Debian package that brings it.
 TOOLS = {
     "mmdebstrap": "mmdebstrap",
     "rpmbuild": "rpm",
@@ -225,9 +225,10 @@ TOOLS = {
     "createrepo_c": "createrepo-c",
     "gpg": "gnupg",
 }
+COMPILER = {"gcc": "gcc", "/usr/include/stdio.h": "libc6-dev"}
 # Further ones that the build for one role calls.
 ROLE_TOOLS = {
-    "elasticsearch": {"mvn": "maven", "javac": "openjdk-17-jdk-headless"},
+    "elasticsearch": {"mvn": "maven", "javac": "openjdk-17-jdk-headless", **COMPILER},
 }
 
 
@@ -236,7 +237,7 @@ def install_build_tools(roles: set[str]) -> None:
     tools = dict(TOOLS)
     for role in roles:
         tools |= ROLE_TOOLS.get(role, {})
-    missing = {package for tool, package in tools.items() if not shutil.which(tool)}
+    missing = {package for tool, package in tools.items() if not shutil.which(tool) and not Path(tool).is_file()}
     if missing:
         with locked("apt"):
             engine.apt_install(*sorted(missing))

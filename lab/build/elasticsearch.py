@@ -1,6 +1,6 @@
 """Build the lab's RPM of Elasticsearch: Maven Central's server, Debian's Java, laid out as Elastic's package is.
 
-Runs on Debian as root with rpm, gnupg, maven and a JDK installed, with the standard library only.
+Runs on Debian as root with rpm, gnupg, maven, gcc and a JDK installed, with the standard library only.
 """
 
 import argparse
@@ -123,6 +123,8 @@ def adapt_to_package(home: Path) -> None:
     )
     shutil.copy(HERE / "systemd-entrypoint", home / "bin/systemd-entrypoint")
     (home / "bin/systemd-entrypoint").chmod(0o755)
+    library = home / "lib/platform/linux-x64/open-files-standin.so"
+    rpm.run("gcc", "-shared", "-fPIC", "-O2", "-Wall", "-Werror", "-o", library, HERE / "open_files.c")
 
 
 def build(version: str, output: Path, key_home: Path) -> None:
