@@ -36,6 +36,7 @@ KEY_HOME = CACHE / "signing-key"
 # Where the mirror serves the Elastic stack, which its makers publish in a repository of its own, too.
 ELASTIC = Path("rpm", "elastic", rpm.ARCHITECTURE)
 ELASTIC_INDEX = "Elastic repository"
+BEATS = ("filebeat", "metricbeat", "packetbeat")
 IMAGE_CHANGES = ['CMD ["/lib/systemd/systemd"]', "ENV container=docker"]
 
 
@@ -93,6 +94,17 @@ def build_elasticsearch(version: str) -> tuple[Path, bool]:
         run_logged("elasticsearch", sys.executable, "-m", "lab.build.elasticsearch", *options)
 
     return cached("elastic-elasticsearch", digest, build)
+
+
+def build_beat(beat: str, version: str) -> tuple[Path, bool]:
+    """Return the folder that holds the package of one Beat."""
+    sources = [BUILD / "rpm.py", BUILD / "releases.py", BUILD / "beats.py", BUILD / "beats"]
+
+    def build(directory: Path) -> None:
+        options = ("--beat", beat, "--version", version, "--output", directory / ELASTIC, "--key-home", KEY_HOME)
+        run_logged(beat, sys.executable, "-m", "lab.build.beats", *options)
+
+    return cached(f"elastic-{beat}", digest_of(sources, beat, version), build)
 
 
 def elastic_packages() -> list[Path]:
@@ -173,6 +185,8 @@ def prepare(client: docker.DockerClient, console: Console, roles: set[str] | Non
     elastic: dict[str, tuple[str, Callable[[], tuple[Path, bool]]]] = {
         "elasticsearch": (chosen["elastic"], lambda: build_elasticsearch(chosen["elastic"])),
     }
+    for beat in BEATS:
+        elastic[beat] = (chosen["beats"], lambda beat=beat: build_beat(beat, chosen["beats"]))
     elastic = {role: entry for role, entry in elastic.items() if roles is None or role in roles}
     install_build_tools(set(elastic))
     with locked("signing-key"):
@@ -229,6 +243,7 @@ COMPILER = {"gcc": "gcc", "/usr/include/stdio.h": "libc6-dev"}
 # Further ones that the build for one role calls.
 ROLE_TOOLS = {
     "elasticsearch": {"mvn": "maven", "javac": "openjdk-17-jdk-headless", **COMPILER},
+    "packetbeat": {"/usr/include/pcap/pcap.h": "libpcap-dev", **COMPILER},
 }
 
 
