@@ -46,13 +46,30 @@ def prepare(console: Console, wanted: list[hosts.Host] | None = None) -> docker.
     hosts.ensure_networks(client, MOLECULE_NETWORK, BANK_NETWORK)
     if PLATFORM == "standin":
         roles = None if wanted is None else roles_of({group for host in wanted for group in host.groups})
-        if "elasticsearch" in (roles or ()):
-            engine.allow_memory_maps()
+        allow_memory_maps(console, roles)
         built = mirror.prepare(client, console, roles)
         for network in (MOLECULE_NETWORK, BANK_NETWORK):
             mirror.connect(client, network)
         console.print("host image and mirror: built" if built else "host image and mirror: nothing to do")
     return client
+
+
+def allow_memory_maps(console: Console, roles: set[str] | None) -> None:
+    """Give this machine's containers what Elasticsearch needs of the kernel, where a role wants it.
+
+    Molecule prepares everything, for scenarios most of which do well without: there a refusal is only shown.
+
+    Raises:
+        LabError: a host is to run Elasticsearch, and this user may not change the kernel's setting.
+    """
+    if roles is not None and "elasticsearch" not in roles:
+        return
+    try:
+        engine.allow_memory_maps()
+    except LabError as error:
+        if roles is not None:
+            raise
+        console.print(f"lab: {error}", markup=False)
 
 
 def playbook(console: Console, name: str, *options: str) -> None:

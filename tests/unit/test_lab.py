@@ -1,17 +1,21 @@
-"""The lab's own machinery: a cache that notices damage, and secrets that stay as they are."""
+"""The lab's own machinery: a cache that notices damage, builds of what is asked for, and secrets that stay."""
 
+import io
 import os
 import stat
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import yaml
 from docker.models.containers import Container
+from rich.console import Console
 
-from lab import cache, engine, hosts, secrets
-from lab.build.packages import upstream_version
+from lab import cache, engine, hosts, mirror, secrets, settings
+from lab.build import beats, elasticsearch, rpm
 from lab.build.releases import prometheus
-from lab.cli import unit_states
+from lab.build.rpm import upstream_version
+from lab.cli import allow_memory_maps, unit_states
 from lab.settings import LabError, roles_of
 
 
@@ -160,3 +164,158 @@ def test_only_what_the_inventory_asks_for_is_built() -> None:
     assert {"node_exporter", "bank_app"} <= roles_of({"bank_app"})
     assert "prometheus" not in roles_of({"bank_app"})
     assert {"prometheus", "node_exporter"} <= roles_of({"prometheus"})
+
+
+def write_versions(project: Path, common: str, lab: str) -> None:
+    """Write the two files that hold versions below a project's folder."""
+    for name, text in (("group_vars/all/versions.yml", common), ("inventories/lab/group_vars/all/lab.yml", lab)):
+        path = project / name
+        path.parent.mkdir(parents=True)
+        path.write_text(text, encoding="utf-8")
+
+
+def test_a_version_may_follow_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    common = 'platform_version_elastic: 8.19.8\nplatform_version_beats: "{{ platform_version_elastic }}"\n'
+    write_versions(tmp_path, common, 'platform_version_python: "3.11"\n')
+    monkeypatch.setattr(settings, "PROJECT", tmp_path)
+    assert settings.versions() == {"elastic": "8.19.8", "beats": "8.19.8", "python": "3.11"}
+
+
+def test_the_lab_may_keep_a_version_that_follows_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    common = 'platform_version_elastic: 8.19.8\nplatform_version_beats: "{{ platform_version_elastic }}"\n'
+    write_versions(tmp_path, common, "platform_version_beats: 9.0.0~dev\n")
+    monkeypatch.setattr(settings, "PROJECT", tmp_path)
+    assert settings.versions() == {"elastic": "8.19.8", "beats": "9.0.0~dev"}
+
+
+def test_the_lab_knows_the_source_of_its_beats() -> None:
+    assert settings.versions()["beats"] in beats.SOURCES
+    assert set(beats.SUMMARIES) == set(mirror.BEATS)
+
+
+def test_a_beat_of_unknown_source_is_refused_by_name(tmp_path: Path) -> None:
+    with pytest.raises(LabError, match=r"^The lab knows no source of filebeat 8\.19\.8.*set platform_version_beats"):
+        beats.compile_beat("filebeat", "8.19.8", tmp_path / "filebeat")
+
+
+@pytest.fixture
+def prepared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Put names in the place of everything that ``mirror.prepare`` builds; return what was built, in order."""
+    built: list[str] = []
+    monkeypatch.setattr(mirror, "CACHE", tmp_path / "cache")
+
+    def record(name: str) -> tuple[Path, bool]:
+        built.append(name)
+        return tmp_path, True
+
+    monkeypatch.setattr(mirror, "install_build_tools", lambda roles: built.append(f"tools of {sorted(roles)}"))
+    monkeypatch.setattr(rpm, "signing_key", lambda home: "key")
+    monkeypatch.setattr(mirror, "build_image", lambda client: bool(record("image")))
+    monkeypatch.setattr(mirror, "build_packages", lambda: record("packages"))
+    monkeypatch.setattr(mirror, "build_bank", lambda: record("bank"))
+    monkeypatch.setattr(mirror, "build_release", lambda release: record(release.name))
+    monkeypatch.setattr(mirror, "build_elasticsearch", lambda version: record(f"elasticsearch {version}"))
+    monkeypatch.setattr(mirror, "build_beat", lambda beat, version: record(f"{beat} {version}"))
+    monkeypatch.setattr(mirror, "index_elastic", lambda: record("index"))
+    monkeypatch.setattr(mirror, "elastic_packages", lambda: [])
+    monkeypatch.setattr(mirror, "publish", lambda folders: tmp_path)
+    monkeypatch.setattr(mirror, "start", lambda client, site: None)
+    return built
+
+
+@pytest.mark.parametrize(
+    ("roles", "expected"),
+    [
+        ({"redis"}, {"tools of []", "image", "packages"}),
+        ({"elasticsearch"}, {"tools of ['elasticsearch']", "image", "packages", "elasticsearch 8.19.8", "index"}),
+        ({"filebeat"}, {"tools of ['filebeat']", "image", "packages", "filebeat 9.0.0~dev", "index"}),
+    ],
+)
+def test_of_the_elastic_stack_only_the_roles_that_are_wanted_are_built(
+    prepared: list[str], monkeypatch: pytest.MonkeyPatch, roles: set[str], expected: set[str]
+) -> None:
+    chosen = {**settings.versions(), "elastic": "8.19.8", "beats": "9.0.0~dev"}
+    monkeypatch.setattr(mirror, "versions", lambda: chosen)
+    progress = io.StringIO()
+    assert mirror.prepare(SimpleNamespace(), Console(file=progress, width=120), roles)
+    assert set(prepared) == expected
+    # The metadata needs the packages.
+    assert "index" not in expected or prepared[-1] == "index"
+    for role in roles & {"elasticsearch", "filebeat"}:
+        assert f"built  {role} " in progress.getvalue()
+
+
+def add_package(folder: Path, name: str) -> None:
+    """Put a package where a build of it would."""
+    (folder / mirror.ELASTIC).mkdir(parents=True, exist_ok=True)
+    (folder / mirror.ELASTIC / name).write_text(name, encoding="utf-8")
+
+
+def test_metadata_is_written_again_when_a_package_joins_and_no_other_is_built(
+    cache_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mirror, "CACHE", cache_folder)
+    indexed: list[list[str]] = []
+
+    def write(name: str, *command: str | Path) -> None:
+        indexed.append(sorted(word.name for word in command if isinstance(word, Path) and word.suffix == ".rpm"))
+
+    monkeypatch.setattr(mirror, "run_logged", write)
+    server = cache.cached("elastic-elasticsearch", "a", lambda folder: add_package(folder, "server.rpm"))
+    assert [mirror.index_elastic()[1], mirror.index_elastic()[1]] == [True, False]
+    shipper = cache.cached("elastic-filebeat", "b", lambda folder: add_package(folder, "shipper.rpm"))
+    assert mirror.index_elastic()[1]
+    # A build that was cut off has no checksums yet.
+    add_package(cache_folder / "elastic-packetbeat" / "c", "half.rpm")
+    assert not mirror.index_elastic()[1]
+    assert indexed == [["server.rpm"], ["server.rpm", "shipper.rpm"]]
+    assert mirror.elastic_packages() == [server[0], shipper[0]]
+
+
+def test_missing_build_tools_are_installed_by_role(monkeypatch: pytest.MonkeyPatch) -> None:
+    installed: list[tuple[str, ...]] = []
+    monkeypatch.setattr(engine, "apt_install", lambda *packages: installed.append(packages))
+    monkeypatch.setattr(mirror.shutil, "which", lambda tool: None if tool == "mvn" else f"/usr/bin/{tool}")
+    mirror.install_build_tools(set())
+    assert installed == []
+    mirror.install_build_tools({"elasticsearch"})
+    assert installed == [("maven",)]
+
+
+def test_text_that_a_new_version_lost_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "jvm.options"
+    file.write_text("-XX:+UseG1GC\n", encoding="utf-8")
+    elasticsearch.replace(file, ("UseG1GC", "UseZGC"))
+    assert file.read_text(encoding="utf-8") == "-XX:+UseZGC\n"
+    with pytest.raises(ValueError, match=r"jvm\.options: 'UseG1GC' is not in it"):
+        elasticsearch.replace(file, ("UseZGC", "UseParallelGC"), ("UseG1GC", "UseZGC"))
+    assert file.read_text(encoding="utf-8") == "-XX:+UseZGC\n"
+
+
+def test_memory_maps_are_raised_and_never_lowered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "max_map_count"
+    monkeypatch.setattr(engine, "MAP_COUNT_FILE", file)
+    for present, expected in (("65530\n", "262144"), ("1048576\n", "1048576\n")):
+        file.write_text(present, encoding="ascii")
+        engine.allow_memory_maps()
+        assert file.read_text(encoding="ascii") == expected
+
+
+def test_memory_maps_that_may_not_be_raised_are_named_with_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
+    class ReadOnly:
+        """The kernel's file, as a user without rights sees it."""
+
+        def read_text(self, encoding: str) -> str:
+            return "65530\n"
+
+        def write_text(self, text: str, encoding: str) -> None:
+            raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(engine, "MAP_COUNT_FILE", ReadOnly())
+    with pytest.raises(LabError, match=r"this machine has 65530.*\(Permission denied\).*sysctl -w vm\.max_map_count="):
+        allow_memory_maps(Console(file=io.StringIO()), {"elasticsearch", "redis"})
+    shown = io.StringIO()
+    allow_memory_maps(Console(file=shown, width=400), {"redis"})
+    assert shown.getvalue() == ""
+    allow_memory_maps(Console(file=shown, width=400), None)
+    assert "vm.max_map_count of 262144" in shown.getvalue()
