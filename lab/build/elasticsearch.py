@@ -5,6 +5,8 @@ Runs on Debian as root with rpm, gnupg, maven, gcc and a JDK installed, with the
 
 import argparse
 import shutil
+import subprocess
+import sys
 import tempfile
 import zipfile
 from pathlib import Path
@@ -27,7 +29,8 @@ STANDIN = "registry-gaps-standin"
 def fetch_server(version: str, directory: Path) -> Path:
     """Fetch and unpack the server below ``directory``; return its folder."""
     options = (f"-Dartifact={ARTIFACT.format(version=version)}", f"-DoutputDirectory={directory}")
-    rpm.run("mvn", "--batch-mode", "--quiet", COPY_GOAL, *options)
+    # Maven tells its failures on standard output.
+    subprocess.run(["mvn", "--batch-mode", "--quiet", COPY_GOAL, *options], check=True, stdout=sys.stderr)
     archive = directory / f"elasticsearch-{version}.zip"
     with zipfile.ZipFile(archive) as content:
         content.extractall(directory)
