@@ -45,8 +45,9 @@ def prepare(console: Console, wanted: list[hosts.Host] | None = None) -> docker.
     secrets.ensure()
     hosts.ensure_networks(client, MOLECULE_NETWORK, BANK_NETWORK)
     if PLATFORM == "standin":
-        roles = None if wanted is None else roles_of({group for host in wanted for group in host.groups})
-        allow_memory_maps(console, roles)
+        roles = roles_of(None if wanted is None else {group for host in wanted for group in host.groups})
+        if "elasticsearch" in roles:
+            allow_memory_maps(console, is_needed=wanted is not None)
         built = mirror.prepare(client, console, roles)
         for network in (MOLECULE_NETWORK, BANK_NETWORK):
             mirror.connect(client, network)
@@ -54,20 +55,18 @@ def prepare(console: Console, wanted: list[hosts.Host] | None = None) -> docker.
     return client
 
 
-def allow_memory_maps(console: Console, roles: set[str] | None) -> None:
-    """Give this machine's containers what Elasticsearch needs of the kernel, where a role wants it.
+def allow_memory_maps(console: Console, *, is_needed: bool) -> None:
+    """Give this machine's containers what Elasticsearch needs of the kernel.
 
     Molecule prepares everything, for scenarios most of which do well without: there a refusal is only shown.
 
     Raises:
         LabError: a host is to run Elasticsearch, and this user may not change the kernel's setting.
     """
-    if roles is not None and "elasticsearch" not in roles:
-        return
     try:
         engine.allow_memory_maps()
     except LabError as error:
-        if roles is not None:
+        if is_needed:
             raise
         console.print(f"lab: {error}", markup=False)
 

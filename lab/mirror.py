@@ -173,10 +173,10 @@ class Progress:
         return table
 
 
-def prepare(client: docker.DockerClient, console: Console, roles: set[str] | None = None) -> bool:
+def prepare(client: docker.DockerClient, console: Console, roles: set[str]) -> bool:
     """Build what is missing, side by side, and start the mirror; return whether anything was built.
 
-    Only what ``roles`` install is built, or everything. What was built before stays in the mirror.
+    Only what ``roles`` install is built. What was built before stays in the mirror.
 
     Raises:
         LabError: a build failed.
@@ -187,7 +187,7 @@ def prepare(client: docker.DockerClient, console: Console, roles: set[str] | Non
     }
     for beat in BEATS:
         elastic[beat] = (chosen["beats"], lambda beat=beat: build_beat(beat, chosen["beats"]))
-    elastic = {role: entry for role, entry in elastic.items() if roles is None or role in roles}
+    elastic = {role: entry for role, entry in elastic.items() if role in roles}
     install_build_tools(set(elastic))
     with locked("signing-key"):
         # Builds that begin at the same time would make one each.
@@ -200,9 +200,9 @@ def prepare(client: docker.DockerClient, console: Console, roles: set[str] | Non
     }
     jobs |= {f"{role} {version}": build for role, (version, build) in elastic.items()}
     for release in go_releases:
-        if roles is None or release.name in roles:
+        if release.name in roles:
             jobs[f"{release.name} {release.version}"] = lambda release=release: build_release(release)
-    if roles is None or "bank_app" in roles:
+    if "bank_app" in roles:
         jobs[f"bank {chosen['bank']}"] = build_bank
     indexes = {ELASTIC_INDEX: index_elastic} if elastic else {}
     progress = Progress(console, [*jobs, *indexes])

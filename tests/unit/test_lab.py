@@ -164,6 +164,7 @@ def test_only_what_the_inventory_asks_for_is_built() -> None:
     assert {"node_exporter", "bank_app"} <= roles_of({"bank_app"})
     assert "prometheus" not in roles_of({"bank_app"})
     assert {"prometheus", "node_exporter"} <= roles_of({"prometheus"})
+    assert {"prometheus", "bank_app", "redis"} <= roles_of()
 
 
 def write_versions(project: Path, common: str, lab: str) -> None:
@@ -313,9 +314,7 @@ def test_memory_maps_that_may_not_be_raised_are_named_with_the_remedy(monkeypatc
 
     monkeypatch.setattr(engine, "MAP_COUNT_FILE", ReadOnly())
     with pytest.raises(LabError, match=r"this machine has 65530.*\(Permission denied\).*sysctl -w vm\.max_map_count="):
-        allow_memory_maps(Console(file=io.StringIO()), {"elasticsearch", "redis"})
+        allow_memory_maps(Console(file=io.StringIO()), is_needed=True)
     shown = io.StringIO()
-    allow_memory_maps(Console(file=shown, width=400), {"redis"})
-    assert shown.getvalue() == ""
-    allow_memory_maps(Console(file=shown, width=400), None)
+    allow_memory_maps(Console(file=shown, width=400), is_needed=False)
     assert "vm.max_map_count of 262144" in shown.getvalue()
