@@ -118,7 +118,7 @@ def site(hosts: dict[str, dict[str, Any]], groups: dict[str, list[str]], **varia
     }
 
 
-GROUPS = ("bank_app", "postgresql", "redis", "load_balancer", "prometheus")
+GROUPS = ("bank_app", "postgresql", "redis", "load_balancer", "elasticsearch", "prometheus")
 
 
 @pytest.fixture

@@ -44,6 +44,22 @@ options:
     description: Fingerprint that the key must have. Empty means that the first key is trusted.
     type: str
     default: ""
+  fingerprint_variable:
+    description: Name of the variable that holds the fingerprint, for messages.
+    type: str
+    default: package_source_mirror_key_fingerprint
+  label:
+    description: What people read in dnf's list of repositories.
+    type: str
+    default: Bank platform packages
+  enabled:
+    description: Whether dnf uses the repository without being told to; else only C(--enablerepo) does.
+    type: bool
+    default: true
+  signed_metadata:
+    description: Whether the metadata is signed too. Packages always are.
+    type: bool
+    default: true
   metadata_expire:
     description: How long dnf uses its copy of the metadata.
     type: str
@@ -78,6 +94,10 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
+repository:
+  description: Name of the repository, for C(--enablerepo).
+  returned: always
+  type: str
 key_fingerprint:
   description: Fingerprint of the key on the host; empty without a mirror.
   returned: always
@@ -190,15 +210,15 @@ class Host:
         self.module.set_default_selinux_context(str(path), changed=False)
 
 
-def definition(params: dict[str, Any], key: Path) -> bytes:
+def definition(params: dict[str, Any], key: Path, *, enabled: bool) -> bytes:
     """Return the repository file."""
     return f"""# Ansible managed
 [{params["name"]}]
-name=Bank platform packages
+name={params["label"]}
 baseurl={params["base_url"]}
-enabled=1
+enabled={enabled:d}
 gpgcheck=1
-repo_gpgcheck=1
+repo_gpgcheck={params["signed_metadata"]:d}
 gpgkey=file://{key}
 metadata_expire={params["metadata_expire"]}
 skip_if_unavailable=0
@@ -247,7 +267,7 @@ def wanted_key(params: dict[str, Any], host: Host) -> bytes:
     if wanted and found != wanted:
         raise Refused(
             f"The key at {url} has the fingerprint {found}, not {wanted}: ask the mirror's owner which is right, then "
-            "correct package_source_mirror_key_fingerprint or the key on the mirror. Nothing was changed."
+            f"correct {params['fingerprint_variable']} or the key on the mirror. Nothing was changed."
         )
     return key
 
@@ -265,7 +285,7 @@ def prove(module: AnsibleModule, key: bytes) -> None:
     with tempfile.TemporaryDirectory() as folder:
         key_file = Path(folder) / "key"
         key_file.write_bytes(key)
-        (Path(folder) / "proof.repo").write_bytes(definition(params, key_file))
+        (Path(folder) / "proof.repo").write_bytes(definition(params, key_file, enabled=True))
         options = (f"reposdir={folder}", f"cachedir={folder}/cache", "retries=1", f"timeout={params['timeout']}")
         command = ["dnf", "--quiet", "--assumeyes", *(f"--setopt={option}" for option in options), "makecache"]
         code, output, errors = module.run_command(command, environ_update={"LC_ALL": "C.UTF-8"})
@@ -284,7 +304,7 @@ def run(module: AnsibleModule) -> dict[str, Any]:
     key, repository = None, None
     if params["state"] == "present":
         key = wanted_key(params, host)
-        repository = definition(params, host.key)
+        repository = definition(params, host.key, enabled=params["enabled"])
         known = host.key.exists() and host.key.read_bytes() == key
         if not known or not host.repository.exists() or host.repository.read_bytes() != repository:
             prove(module, key)
@@ -293,6 +313,7 @@ def run(module: AnsibleModule) -> dict[str, Any]:
     return {
         "changed": bool(host.diff),
         "diff": host.diff,
+        "repository": params["name"],
         "key_fingerprint": fingerprint(key) if key else "",
     }
 
@@ -306,6 +327,14 @@ def main() -> None:
             "base_url": {"type": "str", "default": ""},
             "key_url": {"type": "str", "default": "", "no_log": False},
             "key_fingerprint": {"type": "str", "default": "", "no_log": False},
+            "fingerprint_variable": {
+                "type": "str",
+                "default": "package_source_mirror_key_fingerprint",
+                "no_log": False,
+            },
+            "label": {"type": "str", "default": "Bank platform packages"},
+            "enabled": {"type": "bool", "default": True},
+            "signed_metadata": {"type": "bool", "default": True},
             "metadata_expire": {"type": "str", "default": "1h"},
             "variable": {"type": "str", "default": "package_mirror_url"},
             "timeout": {"type": "int", "default": 15},

@@ -1,0 +1,117 @@
+"""What a changed declaration does to a running node, and what a broken one does not do."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+import testinfra
+from testinfra.host import Host
+
+if TYPE_CHECKING:
+    from conftest import Apply
+
+SETTINGS = "/etc/elasticsearch/elasticsearch.yml"
+
+
+@pytest.fixture(scope="module")
+def server() -> Host:
+    """Return the host of the log store."""
+    return testinfra.get_host("docker://elasticsearch-logs1")
+
+
+def process(server: Host) -> str:
+    """Return the number of the server's process."""
+    return server.check_output("systemctl show elasticsearch.service --property=MainPID --value")
+
+
+@pytest.mark.parametrize(
+    ("variables", "sentences"),
+    [
+        (
+            {
+                "elasticsearch_version": "8.13.4",
+                "elasticsearch_heap_mb": 10_000_000,
+                "elasticsearch_settings": {"path.data": "/srv", "indices": {"recovery": 1}},
+                "elasticsearch_users": [{"name": "bad name", "password": "short", "roles": []}],
+            },
+            [
+                "elasticsearch_version is 8.13.4, but this role runs 8.14.0 and later",
+                "data cannot go back, so set platform_version_elastic to",
+                "which is more than half of its",
+                "elasticsearch_settings must not hold path.data",
+                "takes flat names, but indices holds a mapping",
+                "rename bad name.",
+                "The password of bad name is shorter than 12 characters",
+            ],
+        ),
+        (
+            {
+                "elasticsearch_version": "10.0.0",
+                "elasticsearch_cluster_name": "another",
+                "elasticsearch_elastic_password": "not the password of elastic",
+                "elasticsearch_node_roles": ["data"],
+            },
+            [
+                "from which 10.0.0 cannot be reached in one step",
+                "belongs to the cluster bank-main, but elasticsearch_cluster_name is another",
+                "does not accept elasticsearch_elastic_password",
+            ],
+        ),
+    ],
+    ids=["values", "history"],
+)
+def test_refused_before_anything_changes(
+    server: Host, apply: Apply, variables: dict[str, object], sentences: list[str]
+) -> None:
+    before = process(server), server.file(SETTINGS).sha256sum
+    answer = apply(**variables)
+    assert answer.failed
+    for sentence in sentences:
+        assert sentence in answer.words
+    assert not any(answer.changed.values())
+    assert (process(server), server.file(SETTINGS).sha256sum) == before
+
+
+def test_conflicting_template_is_refused(server: Host, apply: Apply) -> None:
+    body = {
+        "index_patterns": ["app-logs-*"],
+        "priority": 200,
+        "template": {"mappings": {"properties": {"message": {"type": "ip"}}}},
+    }
+    answer = apply(elasticsearch_index_templates=[{"name": "app-logs", "body": body}])
+    assert answer.failed
+    assert "gives field message the type ip, but index app-logs-2026.11.22 has it as text" in answer.words
+    assert not any(answer.changed.values())
+
+
+def test_lists_are_the_whole_state_and_need_no_restart(server: Host, apply: Apply, secrets: dict[str, str]) -> None:
+    before = process(server)
+    users = [
+        {
+            "name": "filebeat",
+            "password": secrets["vault_filebeat_elasticsearch_password"],
+            "roles": ["filebeat_writer"],
+        },
+        {"name": "visitor", "password": "correct horse ' \" battery", "roles": ["viewer"]},
+    ]
+    answer = apply(elasticsearch_users=users, elasticsearch_cluster_settings={"cluster.max_shards_per_node": 500})
+    assert not answer.failed, answer.output
+    login = "curl --silent --cacert /etc/elasticsearch/certs/ca.crt --user 'visitor:correct horse '\\'' \" battery' "
+    login += "--output /dev/null --write-out '%{http_code}' https://elasticsearch-logs1.bank.internal:9200/_security/_authenticate"
+    assert server.check_output(login) == "200"
+    answer = apply()
+    assert not answer.failed, answer.output
+    assert server.check_output(login) == "401"
+    assert process(server) == before
+
+
+def test_unknown_setting_is_told_and_taken_back(server: Host, apply: Apply) -> None:
+    before = server.file(SETTINGS).sha256sum
+    answer = apply(elasticsearch_settings={"indices.recovery.max_bytes_per_sek": "40mb"})
+    assert answer.failed
+    assert "unknown setting [indices.recovery.max_bytes_per_sek]" in answer.words
+    assert "The previous configuration is back in place, and the node runs with it." in answer.words
+    assert server.file(SETTINGS).sha256sum == before
+    assert server.check_output("find /etc/elasticsearch /etc/systemd/system -name '*~'") == ""
+    assert server.service("elasticsearch").is_running

@@ -1,0 +1,177 @@
+"""Three nodes are one cluster, stay one, and lose nothing while they are restarted."""
+
+from __future__ import annotations
+
+import base64
+import json
+import ssl
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import testinfra
+from testinfra.host import Host
+
+if TYPE_CHECKING:
+    from conftest import Apply
+
+NODES = ("elasticsearch-node1", "elasticsearch-node2", "elasticsearch-node3")
+INDEX = "app-logs-2026.11.22"
+
+
+class Store:
+    """The cluster as its clients see it: any node will do."""
+
+    def __init__(self, hosts: dict[str, Host], password: str) -> None:
+        """Find out where the nodes are and whom to trust."""
+        self.addresses = [host.check_output("hostname -i").split()[0] for host in hosts.values()]
+        authority = hosts[NODES[0]].check_output("cat /etc/elasticsearch/certs/ca.crt")
+        self.context = ssl.create_default_context(cadata=authority)
+        self.login = base64.b64encode(f"elastic:{password}".encode()).decode()
+
+    def ask(self, method: str, path: str, body: object = None, node: int | None = None) -> dict[str, Any]:
+        """Send a request to one node, or to the first that answers."""
+        problem: Exception | None = None
+        for address in self.addresses if node is None else [self.addresses[node]]:
+            request = urllib.request.Request(
+                f"https://{address}:9200{path}",
+                method=method,
+                data=None if body is None else json.dumps(body).encode(),
+                headers={"Content-Type": "application/json", "Authorization": f"Basic {self.login}"},
+            )
+            try:
+                with urllib.request.urlopen(request, timeout=10, context=self.context) as answer:
+                    return json.loads(answer.read())
+            except urllib.error.HTTPError as error:
+                if error.code == 409:
+                    return {"result": "was there"}
+                problem = error
+            except OSError as error:
+                problem = error
+        assert problem
+        raise problem
+
+
+@pytest.fixture(scope="session")
+def hosts() -> dict[str, Host]:
+    """Return the hosts of the nodes."""
+    return {name: testinfra.get_host(f"docker://{name}") for name in NODES}
+
+
+@pytest.fixture(scope="session")
+def store(hosts: dict[str, Host], secrets: dict[str, str]) -> Store:
+    """Return the cluster."""
+    return Store(hosts, secrets["vault_elasticsearch_elastic_password"])
+
+
+def clusters(store: Store) -> set[str]:
+    """Return the clusters that the nodes say they belong to."""
+    return {store.ask("GET", "/_cluster/state/version", node=number)["cluster_uuid"] for number in range(len(NODES))}
+
+
+def started(hosts: dict[str, Host]) -> list[float]:
+    """Return when each node was started, in seconds since the boot of the machine."""
+    command = "systemctl show elasticsearch.service --property=ExecMainStartTimestampMonotonic --value"
+    return [int(host.check_output(command)) / 1e6 for host in hosts.values()]
+
+
+def test_all_nodes_are_one_green_cluster(store: Store) -> None:
+    health = store.ask("GET", "/_cluster/health")
+    assert (health["status"], health["number_of_nodes"]) == ("green", 3)
+    assert len(clusters(store)) == 1
+
+
+def test_first_masters_are_gone_everywhere(hosts: dict[str, Host]) -> None:
+    for host in hosts.values():
+        assert "initial_master" not in host.file("/etc/elasticsearch/elasticsearch.yml").content_string
+
+
+def test_indices_have_a_copy_on_another_node(store: Store) -> None:
+    store.ask("PUT", f"/{INDEX}/_create/copy?refresh=true", {"message": "copied"})
+    store.ask("GET", "/_cluster/health?wait_for_status=green&timeout=30s")
+    shards = [shard for shard in store.ask("GET", "/_cat/shards?format=json") if shard["index"] == INDEX]
+    assert len(shards) == 2
+    assert len({shard["node"] for shard in shards}) == 2
+
+
+class Writer(threading.Thread):
+    """Writes one document after the other until it is stopped, and repeats what was not acknowledged."""
+
+    def __init__(self, store: Store) -> None:
+        """Start with nothing written."""
+        super().__init__(daemon=True)
+        self.store, self.written, self.stopped, self.fewest = store, 0, threading.Event(), len(NODES)
+
+    def run(self) -> None:
+        """Write, and look now and then how many nodes there are."""
+        while not self.stopped.is_set():
+            try:
+                path = f"/{INDEX}/_create/rolling-{self.written}"
+                self.store.ask("PUT", path, {"message": "written meanwhile", "event": {"id": str(self.written)}})
+                self.written += 1
+                if self.written % 20 == 0:
+                    self.fewest = min(self.fewest, self.store.ask("GET", "/_cluster/health")["number_of_nodes"])
+            except OSError:
+                time.sleep(0.1)
+
+
+@pytest.fixture
+def writer(store: Store) -> Iterator[Writer]:
+    """Write while a test runs."""
+    thread = Writer(store)
+    thread.start()
+    yield thread
+    thread.stopped.set()
+    thread.join()
+
+
+def test_change_goes_node_by_node_and_loses_nothing(
+    hosts: dict[str, Host], store: Store, apply: Apply, writer: Writer
+) -> None:
+    before, cluster = started(hosts), clusters(store)
+    leader = store.ask("GET", "/_cat/master?format=json")[0]["node"]
+    answer = apply(elasticsearch_settings={"indices.recovery.max_bytes_per_sec": "50mb"})
+    writer.stopped.set()
+    writer.join()
+    assert not answer.failed, answer.output
+    after = dict(zip(NODES, started(hosts), strict=True))
+    assert all(new > old for new, old in zip(after.values(), before, strict=True)), "every node was restarted"
+    assert max(after, key=after.get) == leader, "the elected master last"
+    assert writer.fewest >= 2, "never two nodes away at a time"
+    assert writer.written > 50
+    store.ask("POST", f"/{INDEX}/_refresh")
+    query = {"query": {"match": {"message": "written meanwhile"}}}
+    assert store.ask("POST", f"/{INDEX}/_count", query)["count"] == writer.written
+    assert clusters(store) == cluster
+    settings = store.ask("GET", "/_cluster/settings?flat_settings=true")["persistent"]
+    assert "cluster.routing.allocation.enable" not in settings
+    assert store.ask("GET", "/_cluster/health")["status"] == "green"
+
+
+def test_node_that_lost_its_data_joins_again(hosts: dict[str, Host], store: Store, apply: Apply) -> None:
+    """And with the settings of the test before taken back, one after another: no second cluster is ever formed."""
+    cluster = clusters(store)
+    lost = hosts[NODES[2]]
+    lost.check_output("systemctl stop elasticsearch.service")
+    lost.check_output("find /var/lib/elasticsearch -mindepth 1 -delete")
+    answer = apply(elasticsearch_settings={"indices.recovery.max_bytes_per_sec": "50mb"})
+    assert not answer.failed, answer.output
+    assert clusters(store) == cluster
+    assert store.ask("GET", "/_cluster/health?wait_for_status=green&timeout=60s")["number_of_nodes"] == 3
+
+
+def test_data_of_different_clusters_are_refused(hosts: dict[str, Host], apply: Apply) -> None:
+    for number, host in enumerate(hosts.values()):
+        name, value = "cluster_uuid", f"cluster-{number}-of-the-test"
+        content = f"\\x{len(name):02x}{name}\\x{len(value):02x}{value}"
+        host.check_output(f"mkdir -p /srv/other/_state && printf '{content}' > /srv/other/_state/segments_1")
+    before = started(hosts)
+    answer = apply(elasticsearch_data_directory="/srv/other")
+    assert answer.failed
+    assert "hold the data of different clusters (elasticsearch-node1: cluster-0-of-the-test" in answer.words
+    assert not any(answer.changed.values())
+    assert started(hosts) == before

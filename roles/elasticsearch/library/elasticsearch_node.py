@@ -1,0 +1,365 @@
+#!/usr/bin/python
+"""Starts or restarts one node of Elasticsearch such that the cluster keeps serving, each step with proof."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.elasticsearch_api import ACCESS, Api, ApiError, api_of, path_of
+
+DOCUMENTATION = r"""
+module: elasticsearch_node
+short_description: Start or restart a node of Elasticsearch and prove that it is in its cluster
+description:
+  - A restart first waits until every shard has its copies, holds the allocation of shards, restarts, waits until the
+    node is back, lets shards move again and waits until every shard has its copies again.
+  - A node that is alone, or that does not run, is only started.
+options:
+  state:
+    description:
+      - C(started) starts the unit if it does not run, and waits until the node is in a cluster.
+      - C(restarted) restarts it.
+    type: str
+    choices: [started, restarted]
+    default: started
+  heal:
+    description: Whether to restart also while shards lack copies, because this node may be the reason.
+    type: bool
+    default: false
+  node:
+    description: The node and what it may take.
+    type: dict
+    required: true
+    suboptions:
+      name:
+        description: Name of the node.
+        type: str
+        required: true
+      unit:
+        description: Unit of systemd.
+        type: str
+        default: elasticsearch.service
+      peers:
+        description: Addresses of the other nodes, asked while this one is away.
+        type: list
+        elements: str
+        default: []
+      start_seconds:
+        description: Seconds until the node must be in the cluster.
+        type: int
+        default: 300
+      recovery_seconds:
+        description: Seconds until every shard must have its copies, before and after a restart.
+        type: int
+        default: 600
+      bootstrap_password:
+        description: Password in the keystore of a new cluster. The user gets the wanted password in its place.
+        type: str
+        default: ""
+  access:
+    description: How the node is reached.
+    type: dict
+    required: true
+    suboptions:
+      url:
+        description: Address of the node's HTTP interface.
+        type: str
+        required: true
+      ca_path:
+        description: Certificate authority of the nodes' certificates.
+        type: path
+        required: true
+      user:
+        description: User to log in as.
+        type: str
+        default: elastic
+      password:
+        description: Password of that user.
+        type: str
+        required: true
+attributes:
+  check_mode:
+    support: full
+author:
+  - Bank platform team
+"""
+
+EXAMPLES = r"""
+- name: Restart the node
+  elasticsearch_node:
+    state: restarted
+    node:
+      name: es1
+      peers: ["https://es2.example.com:{{ elasticsearch_http_port }}"]
+    access:
+      url: "https://es1.example.com:{{ elasticsearch_http_port }}"
+      ca_path: /etc/elasticsearch/certs/ca.crt
+      password: "{{ elasticsearch_elastic_password }}"
+"""
+
+RETURN = r"""
+health:
+  description: Health of the cluster at the end.
+  returned: success, not in check mode
+  type: dict
+started:
+  description: Whether the unit was started or restarted.
+  returned: always
+  type: bool
+"""
+
+HOLD = "cluster.routing.allocation.enable"
+PAUSE = 0.5
+
+
+class NodeError(Exception):
+    """The node or its cluster is not as it must be; the text is one sentence."""
+
+
+class Node:
+    """One node, its unit and its cluster."""
+
+    def __init__(self, module: AnsibleModule) -> None:
+        """Take everything from the arguments."""
+        self.module, self.params = module, module.params["node"]
+        self.api = api_of(module.params)
+        self.name, self.unit = self.params["name"], self.params["unit"]
+        self.heal = module.params["heal"]
+        self.started = False
+        self.restarts = 0
+        self.password_set = False
+
+    def systemctl(self, *words: str) -> str:
+        """Run systemctl and return what it prints.
+
+        Raises:
+            NodeError: it failed.
+        """
+        code, output, errors = self.module.run_command(["systemctl", *words])
+        if code:
+            raise NodeError(f"systemctl {' '.join(words)} failed: {(errors or output).strip()}")
+        return output
+
+    def unit_state(self) -> dict[str, str]:
+        """Return how systemd sees the unit."""
+        shown = self.systemctl("show", self.unit, "--property=ActiveState,SubState,Result,ExecMainStatus,NRestarts")
+        return dict(line.split("=", 1) for line in shown.splitlines())
+
+    def active(self) -> bool:
+        """Return whether the unit runs or is about to."""
+        return self.unit_state()["ActiveState"] in ("active", "activating", "reloading")
+
+    def stop(self) -> None:
+        """Stop the unit, which has no limit of its own.
+
+        Raises:
+            NodeError: it does not stop.
+        """
+        self.systemctl("--no-block", "stop", self.unit)
+        deadline = time.monotonic() + self.params["start_seconds"]
+        while self.unit_state()["ActiveState"] not in ("inactive", "failed"):
+            if time.monotonic() > deadline:
+                raise NodeError(f"{self.unit} did not stop within {self.params['start_seconds']} s")
+            time.sleep(PAUSE)
+
+    def bring_up(self) -> None:
+        """Start the unit.
+
+        Raises:
+            NodeError: it ends at once.
+        """
+        self.started = True
+        self.systemctl("daemon-reload")
+        self.systemctl("reset-failed", self.unit)
+        self.restarts = int(self.unit_state()["NRestarts"])
+        try:
+            self.systemctl("start", self.unit)
+        except NodeError:
+            self.refuse_ended()
+            raise
+
+    def refuse_ended(self) -> None:
+        """Stop waiting for a unit that has ended, and systemd from starting it again.
+
+        Raises:
+            NodeError: it has.
+        """
+        state = self.unit_state()
+        # Counted from our own start: what happened before is not ours to judge.
+        again = self.started and (state["SubState"] == "auto-restart" or int(state["NRestarts"]) > self.restarts)
+        if again:
+            self.stop()
+        if again or state["ActiveState"] in ("failed", "inactive"):
+            raise NodeError(
+                f"{self.unit} ended while it started (result {state['Result']}, status {state['ExecMainStatus']})"
+            )
+
+    def set_password(self) -> bool:
+        """Give the user of a new cluster the wanted password; return whether the server took it."""
+        bootstrap = self.params["bootstrap_password"]
+        if not bootstrap:
+            return False
+        api = Api(self.api.url, self.api.ca_path, self.api.user, bootstrap)
+        try:
+            api.ask("POST", path_of("_security", "user", self.api.user, "_password"), {"password": self.api.password})
+        except ApiError as error:
+            if error.status in (400, 403, 422):
+                raise NodeError(f"The password of {self.api.user} was not accepted: {error}") from error
+            # Another node set it first, or the cluster is not ready for it yet.
+            return False
+        self.password_set = True
+        return True
+
+    def wait_until_joined(self) -> None:
+        """Wait until the node is in a cluster with a master and lets the user in.
+
+        Raises:
+            NodeError: it is not, in the time given.
+        """
+        deadline = time.monotonic() + self.params["start_seconds"]
+        while True:
+            try:
+                found = self.api.ask("GET", "/_nodes/_local?filter_path=nodes.*.name", timeout=10)
+                self.api.ask("GET", "/_cluster/health?timeout=5s&wait_for_status=yellow", timeout=10)
+                if self.name in [node["name"] for node in found.get("nodes", {}).values()]:
+                    return
+                last = f"another node answers there: {found}"
+            except ApiError as error:
+                last = str(error)
+                if error.status == 401 and self.set_password():
+                    continue
+                if error.status == 401 and not self.params["bootstrap_password"]:
+                    break
+            self.refuse_ended()
+            if time.monotonic() > deadline:
+                break
+            time.sleep(PAUSE)
+        raise NodeError(f"{self.name} is in no cluster that lets {self.api.user} in: {last}")
+
+    def cluster(self, *apis: Api) -> Api:
+        """Return the first of the nodes that answers.
+
+        Raises:
+            NodeError: none does.
+        """
+        problems = []
+        for api in apis:
+            try:
+                api.ask("GET", "/_cluster/health?timeout=5s", timeout=10)
+            except ApiError as error:
+                problems.append(str(error))
+            else:
+                return api
+        raise NodeError(f"No node of the cluster answers: {'; '.join(problems)}")
+
+    def health(self, api: Api) -> dict[str, Any]:
+        """Return the health of the cluster."""
+        return api.ask("GET", "/_cluster/health?timeout=5s", timeout=10)
+
+    def wait_for_copies(self, moment: str, nodes: int = 0) -> dict[str, Any]:
+        """Wait until every shard has its copies.
+
+        Raises:
+            NodeError: some do not, in the time given.
+        """
+        deadline = time.monotonic() + self.params["recovery_seconds"]
+        problem, health = "", {}
+        while time.monotonic() < deadline:
+            try:
+                health = self.health(self.api)
+                if health["status"] == "green" and health["number_of_nodes"] >= nodes:
+                    return health
+                problem = (
+                    f"it is {health['status']} with {health['number_of_nodes']} nodes and "
+                    f"{health['unassigned_shards']} shards without a place"
+                )
+            except ApiError as error:
+                problem = str(error)
+            time.sleep(PAUSE)
+        raise NodeError(
+            f"The cluster did not become green within {self.params['recovery_seconds']} s {moment}: {problem}. "
+            f"Ask GET /_cluster/allocation/explain why, mend it, and run again"
+        )
+
+    def hold(self, api: Api, value: str | None) -> None:
+        """Hold the allocation of copies, or release it."""
+        api.ask("PUT", "/_cluster/settings", {"persistent": {HOLD: value}})
+
+    def start(self) -> dict[str, Any]:
+        """Start the unit if it does not run, and wait for the node."""
+        if not self.active():
+            self.bring_up()
+        self.wait_until_joined()
+        return self.health(self.api)
+
+    def restart(self) -> dict[str, Any]:
+        """Restart the node and keep the cluster's data available meanwhile."""
+        if not self.active():
+            return self.start()
+        nodes = 0
+        try:
+            nodes = self.health(self.api)["number_of_nodes"]
+        except ApiError:
+            if not self.heal:
+                raise
+        if nodes < 2 or self.heal:
+            self.stop()
+            self.bring_up()
+            self.wait_until_joined()
+            return self.health(self.api)
+        self.wait_for_copies(f"before {self.name} was restarted, so it was not")
+        peers = [Api(url, self.api.ca_path, self.api.user, self.api.password) for url in self.params["peers"]]
+        self.hold(self.api, "primaries")
+        try:
+            # Less to read again afterwards; a shard that cannot be flushed now is read in full.
+            self.flush()
+            self.stop()
+            self.bring_up()
+            self.wait_until_joined()
+        finally:
+            # Also when the node stays away: the others must be free to make new copies.
+            self.hold(self.cluster(self.api, *peers), None)
+        return self.wait_for_copies(f"after {self.name} was restarted", nodes)
+
+    def flush(self) -> None:
+        """Write what is in memory to the shards' files, as far as that works."""
+        try:
+            self.api.ask("POST", "/_flush?wait_if_ongoing=true", timeout=60)
+        except ApiError:
+            return
+
+
+def main() -> None:
+    """Run the module."""
+    node_options = {
+        "name": {"type": "str", "required": True},
+        "unit": {"type": "str", "default": "elasticsearch.service"},
+        "peers": {"type": "list", "elements": "str", "default": []},
+        "start_seconds": {"type": "int", "default": 300},
+        "recovery_seconds": {"type": "int", "default": 600},
+        "bootstrap_password": {"type": "str", "default": "", "no_log": True},
+    }
+    module = AnsibleModule(
+        argument_spec={
+            "access": ACCESS,
+            "state": {"type": "str", "choices": ["started", "restarted"], "default": "started"},
+            "heal": {"type": "bool", "default": False},
+            "node": {"type": "dict", "required": True, "options": node_options},
+        },
+        supports_check_mode=True,
+    )
+    node = Node(module)
+    restart = module.params["state"] == "restarted"
+    try:
+        if module.check_mode:
+            module.exit_json(changed=restart or not node.active(), started=False)
+        health = node.restart() if restart else node.start()
+    except (NodeError, ApiError) as error:
+        module.fail_json(msg=f"{str(error).rstrip('.')}.", started=node.started)
+    module.exit_json(changed=node.started or node.password_set, health=health, started=node.started)
+
+
+if __name__ == "__main__":
+    main()
