@@ -85,12 +85,12 @@ def test_conflicting_template_is_refused(server: Host, apply: Apply) -> None:
     assert not any(answer.changed.values())
 
 
-def test_lists_are_the_whole_state_and_need_no_restart(server: Host, apply: Apply, secrets: dict[str, str]) -> None:
+def test_lists_are_the_whole_state_and_need_no_restart(server: Host, apply: Apply) -> None:
     before = process(server)
     users = [
         {
             "name": "filebeat",
-            "password": secrets["vault_filebeat_elasticsearch_password"],
+            "password": "{{ vault_filebeat_elasticsearch_password }}",
             "roles": ["filebeat_writer"],
         },
         {"name": "visitor", "password": "correct horse ' \" battery", "roles": ["viewer"]},

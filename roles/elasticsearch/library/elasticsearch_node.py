@@ -112,6 +112,8 @@ started:
 
 HOLD = "cluster.routing.allocation.enable"
 PAUSE = 0.5
+# For so long a refused log-in may be that of a node that is not ready yet.
+REFUSED_SECONDS = 90
 
 
 class NodeError(Exception):
@@ -218,7 +220,8 @@ class Node:
         Raises:
             NodeError: it is not, in the time given.
         """
-        deadline = time.monotonic() + self.params["start_seconds"]
+        begun = time.monotonic()
+        deadline = begun + self.params["start_seconds"]
         while True:
             try:
                 found = self.api.ask("GET", "/_nodes/_local?filter_path=nodes.*.name", timeout=10)
@@ -230,7 +233,8 @@ class Node:
                 last = str(error)
                 if error.status == 401 and self.set_password():
                     continue
-                if error.status == 401 and not self.params["bootstrap_password"]:
+                # Until the index of users is read, nobody is let in.
+                if error.status == 401 and time.monotonic() > begun + REFUSED_SECONDS:
                     break
             self.refuse_ended()
             if time.monotonic() > deadline:

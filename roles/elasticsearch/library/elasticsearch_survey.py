@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from pathlib import Path
 from typing import Any
 
@@ -119,6 +120,8 @@ elected:
 """
 
 JAR = re.compile(r"elasticsearch-(\d+\.\d+\.\d+)(?:-[A-Za-z0-9.]+)?\.jar$")
+# So often is a refused log-in tried, a second apart.
+REFUSALS = 5
 UNKNOWN_CLUSTER = "_na_"
 
 
@@ -178,10 +181,17 @@ def ask(params: dict[str, Any]) -> dict[str, Any]:
         return unknown
     api = api_of(params)
     api.timeout = 5
-    try:
-        api.ask("GET", "/_security/_authenticate")
-    except ApiError as error:
-        return {**unknown, "login": "refused" if error.status == 401 else "unknown"}
+    # A node that has just started refuses everybody until it has read the index of users.
+    for _ in range(REFUSALS):
+        try:
+            api.ask("GET", "/_security/_authenticate")
+            break
+        except ApiError as error:
+            if error.status != 401:
+                return unknown
+            time.sleep(1)
+    else:
+        return {**unknown, "login": "refused"}
     try:
         own = next(iter(api.ask("GET", "/_nodes/_local?filter_path=nodes.*.name")["nodes"]))
         master = api.ask("GET", "/_cluster/state/master_node?filter_path=master_node").get("master_node")
