@@ -62,6 +62,7 @@ def test_bad_inventory(preflight: Callable[..., Run]) -> None:
         "postgresql": ["db1", "db2"],
         "redis": [],
         "load_balancers": ["app1"],
+        "elasticsearch": ["mon1"],
         "prometheus": ["mon1"],
     }
     run = preflight(

@@ -10,6 +10,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -18,6 +19,8 @@ from testinfra.host import Host
 
 if TYPE_CHECKING:
     from conftest import Apply
+
+PROJECT = Path(__file__).parents[3]
 
 NODES = ("elasticsearch-node1", "elasticsearch-node2", "elasticsearch-node3")
 INDEX = "app-logs-2026.11.22"
@@ -175,3 +178,19 @@ def test_data_of_different_clusters_are_refused(hosts: dict[str, Host], apply: A
     assert "hold the data of different clusters (elasticsearch-node1: cluster-0-of-the-test" in answer.words
     assert not any(answer.changed.values())
     assert started(hosts) == before
+
+
+def test_node_that_leaves_is_emptied_first(hosts: dict[str, Host], store: Store, apply: Apply) -> None:
+    """The last test: node 3 is out of service afterwards."""
+    query = {"query": {"match": {"message": "written meanwhile"}}}
+    before = store.ask("POST", f"/{INDEX}/_count", query)["count"]
+    leaving = NODES[2]
+    answer = apply(PROJECT / "playbooks/decommission.yml", decommission_host=leaving)
+    assert not answer.failed, answer.output
+    # Replicas that the cluster makes again have their place on the nodes that stay.
+    health = store.ask("GET", "/_cluster/health?wait_for_status=green&timeout=60s")
+    assert (health["status"], health["number_of_nodes"]) == ("green", 2)
+    assert store.ask("POST", f"/{INDEX}/_count", query)["count"] == before
+    assert not hosts[leaving].service("elasticsearch").is_running
+    assert not hosts[leaving].file("/etc/elasticsearch/certs").exists
+    assert hosts[leaving].file("/var/lib/elasticsearch/_state").exists, "data stays"
