@@ -7,12 +7,14 @@ import time
 import uuid
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import testinfra
-from conftest import Apply
 from testinfra.host import Host
+
+if TYPE_CHECKING:
+    from molecule.conftest import Apply
 
 APP, LOGS = "filebeat-app1", "filebeat-logs1"
 LOG = "/var/log/bank/bank.json"
@@ -334,7 +336,7 @@ def test_unit_is_sandboxed(app: Host) -> None:
     assert app.service("filebeat").is_enabled
 
 
-def test_bad_values_are_refused_before_anything_changes(app: Host, apply: Apply) -> None:
+def test_bad_values_are_refused_before_anything_changes(app: Host, apply: "Apply") -> None:
     before = app.file("/etc/filebeat/filebeat.yml").sha256sum
     inputs = [{"id": "bank", "type": "log", "paths": ["/var/log/x"]}, {"id": "empty", "type": "filestream"}]
     result = apply(
@@ -359,13 +361,13 @@ def test_bad_values_are_refused_before_anything_changes(app: Host, apply: Apply)
     assert app.file("/etc/filebeat/filebeat.yml").sha256sum == before
 
 
-def test_output_without_hosts_is_refused(apply: Apply) -> None:
+def test_output_without_hosts_is_refused(apply: "Apply") -> None:
     result = apply(filebeat_output="logstash")
     assert result.failed
     assert "the group logstash has no host: add one" in result.words
 
 
-def test_input_that_cannot_start_is_taken_back(app: Host, apply: Apply, search: Search) -> None:
+def test_input_that_cannot_start_is_taken_back(app: Host, apply: "Apply", search: Search) -> None:
     before = app.file("/etc/filebeat/filebeat.yml").sha256sum
     bad = {"id": "bad", "type": "filestream", "paths": ["/var/log/x"], "settings": {"harvester_limit": "many"}}
     result = apply(filebeat_inputs_extra=[bad])
