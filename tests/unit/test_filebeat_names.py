@@ -1,4 +1,4 @@
-"""Which lines are kept away from Filebeat's queue on the disk, which fields without a name make lose what comes after."""
+"""Which lines never reach the queue on the disk, which loses what comes after a field without a name."""
 
 import re
 from pathlib import Path
