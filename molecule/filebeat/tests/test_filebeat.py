@@ -226,7 +226,11 @@ BROKEN: dict[str, tuple[bytes, str, str]] = {
     "empty name": (b'{"message": "MARK", "": 1}', REASON, "field name"),
     "dots for a name": (b'{"message": "MARK", "a": {"..": 1}}', REASON, "field name"),
     "name of Elasticsearch's own": (b'{"message": "MARK", "_id": "x"}', REASON, "_id"),
-    "too deep": (b'{"message": "MARK", "a": ' + b'{"b": ' * 1500 + b"1" + b"}" * 1501, REASON, "Limit of mapping depth"),
+    "too deep": (
+        b'{"message": "MARK", "a": ' + b'{"b": ' * 1500 + b"1" + b"}" * 1501,
+        REASON,
+        "Limit of mapping depth",
+    ),
     "too many fields": (
         b'{"message": "MARK", ' + b", ".join(b'"f%d": 1' % number for number in range(700)) + b"}",
         REASON,
