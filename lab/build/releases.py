@@ -60,6 +60,18 @@ def node_exporter(version: str) -> GoRelease:
     )
 
 
+def logstash_config() -> GoRelease:
+    """Return the parser of Logstash pipelines that tests use, because a Logstash is in no registry."""
+    version = "0.5.3"
+    return GoRelease(
+        name="mustache",
+        version=version,
+        module="github.com/breml/logstash-config",
+        module_version=f"v{version}",
+        programs={"mustache": "cmd/mustache"},
+    )
+
+
 def go_command() -> str:
     """Return a Go toolchain: the machine's, else the one that GO_WHEEL carries.
 
