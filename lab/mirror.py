@@ -107,6 +107,20 @@ def build_beat(beat: str, version: str) -> tuple[Path, bool]:
     return cached(f"elastic-{beat}", digest_of(sources, beat, version), build)
 
 
+def build_logstash(version: str) -> tuple[Path, bool]:
+    """Return the folder that holds the package of the stand-in for Logstash."""
+    parser, _ = build_release(releases.logstash_config())
+    digest = digest_of([BUILD / "rpm.py", BUILD / "standins", parser / CHECKSUMS], version)
+
+    def build(directory: Path) -> None:
+        archive = next(parser.rglob("*.tar.gz"))
+        options = ("--product", "logstash", "--version", version, "--parser", archive)
+        options = (*options, "--output", directory / ELASTIC, "--key-home", KEY_HOME)
+        run_logged("logstash", sys.executable, "-m", "lab.build.standins.build", *options)
+
+    return cached("elastic-logstash", digest, build)
+
+
 def elastic_packages() -> list[Path]:
     """Return the folders of every package of the Elastic stack that was built whole, whoever asked for it."""
     listings = sorted(CACHE.glob(f"elastic-*/*/{CHECKSUMS}"))
@@ -184,6 +198,7 @@ def prepare(client: docker.DockerClient, console: Console, roles: set[str]) -> b
     chosen = versions()
     elastic: dict[str, tuple[str, Callable[[], tuple[Path, bool]]]] = {
         "elasticsearch": (chosen["elastic"], lambda: build_elasticsearch(chosen["elastic"])),
+        "logstash": (f"stand-in {chosen['elastic']}", lambda: build_logstash(chosen["elastic"])),
     }
     for beat in BEATS:
         elastic[beat] = (chosen["beats"], lambda beat=beat: build_beat(beat, chosen["beats"]))

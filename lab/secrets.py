@@ -13,9 +13,13 @@ from lab.settings import MOLECULE_SECRETS, PROJECT, SECRETS
 TYPED_BY_PEOPLE = {"vault_bank_demo_password", "vault_haproxy_stats_password", "vault_prometheus_web_password"}
 # Characters that break careless quoting in shells, URLs, INI, YAML, SQL and format strings.
 HOSTILE = " '\"$HOME`id`%d%%\\{{é#&:@/?"
-# Sent in an HTTP header, which carries printable ASCII without blanks.
-SENT_IN_HEADERS = {"vault_bank_webhook_secret"}
-HOSTILE_IN_HEADERS = "".join(character for character in HOSTILE if "!" <= character <= "~")
+# An HTTP header carries printable ASCII without blanks, and the keystore of Logstash no other characters than ASCII.
+PRINTABLE_ASCII = {
+    "vault_bank_webhook_secret",
+    "vault_logstash_elasticsearch_password",
+    "vault_logstash_keystore_password",
+}
+HOSTILE_ASCII = "".join(character for character in HOSTILE if "!" <= character <= "~")
 LENGTH = 32
 
 
@@ -31,7 +35,7 @@ def generate(name: str, *, hostile: bool) -> str:
     value = "".join(secrets.choice(string.ascii_letters + string.digits) for _ in range(LENGTH))
     if not hostile:
         return value
-    return value + (HOSTILE_IN_HEADERS if name in SENT_IN_HEADERS else HOSTILE)
+    return value + (HOSTILE_ASCII if name in PRINTABLE_ASCII else HOSTILE)
 
 
 def ensure_file(path: Path, typed: set[str]) -> dict[str, str]:

@@ -26,11 +26,13 @@ def literals(value: Value, path: tuple[str, ...] = ()) -> list[tuple[tuple[str, 
 
 
 def test_no_credentials() -> None:
+    # Tests make secrets up, and so do the examples of lines out of which Logstash takes them.
+    invented = ("tests/", "files/logstash/examples/")
     found = [
         f"{path.relative_to(PROJECT)}: {match.group()[:30]}"
         for path, text in text_files()
         for match in CREDENTIALS.finditer(text)
-        if "tests/" not in str(path.relative_to(PROJECT))
+        if not any(folder in str(path.relative_to(PROJECT)) for folder in invented)
     ]
     assert not found
 

@@ -99,9 +99,9 @@ def test_secrets_are_made_once_and_readable_by_their_owner_alone(tmp_path: Path)
     assert len(set(first.values())) == len(first)
     assert first["vault_bank_demo_password"].isalnum()
     hostile = [value for name, value in first.items() if name != "vault_bank_demo_password"]
-    assert sum(value.endswith(secrets.HOSTILE) for value in hostile) == len(hostile) - len(secrets.SENT_IN_HEADERS)
+    assert sum(value.endswith(secrets.HOSTILE) for value in hostile) == len(hostile) - len(secrets.PRINTABLE_ASCII)
     sent = first["vault_bank_webhook_secret"]
-    assert sent.endswith(secrets.HOSTILE_IN_HEADERS) and sent.isascii() and " " not in sent
+    assert sent.endswith(secrets.HOSTILE_ASCII) and sent.isascii() and " " not in sent
 
 
 def test_secrets_are_never_templated(tmp_path: Path) -> None:

@@ -1,0 +1,1 @@
+"""Stand-in for Logstash: checks a configuration as Logstash does, and carries no event."""
