@@ -173,7 +173,10 @@ def ps(console: Console, wanted: list[hosts.Host]) -> None:
     console.print(table)
 
 
-UNITS = ("bank", "bank-scheduler", "postgresql", "redis", "haproxy", "prometheus", "node_exporter", "firewalld")
+UNITS = (
+    "bank", "bank-scheduler", "postgresql", "redis", "haproxy", "elasticsearch", "logstash", "prometheus", "filebeat",
+    "node_exporter", "firewalld",
+)  # fmt: skip
 UNIT_QUERY = ("show", "--property=Id,ActiveState,LoadState", *(f"{unit}.service" for unit in UNITS))
 
 
