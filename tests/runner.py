@@ -24,7 +24,18 @@ PREPARE = "prepare"
 # Folders below tests/ that start containers.
 HOST_FOLDERS = {"end_to_end", "single_host", "preflight"}
 # Started before the others, so that none of them is left alone on one core at the end.
-LONGEST_FIRST = ("end_to_end", "molecule bank_app", "app", "single_host", "molecule postgresql", "molecule prometheus")
+LONGEST_FIRST = (
+    "end_to_end",
+    "molecule elasticsearch_cluster",
+    "molecule bank_app",
+    "app",
+    "molecule elasticsearch",
+    "molecule filebeat",
+    "single_host",
+    "molecule logstash",
+    "molecule postgresql",
+    "molecule prometheus",
+)
 
 
 @dataclass(frozen=True)
