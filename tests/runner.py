@@ -18,7 +18,7 @@ BIN = Path(sys.executable).parent
 APP_ENVIRONMENT = PROJECT / ".venv-app"
 # Scenarios wait for their hosts much of the time, so one more than the cores keeps both cores busy.
 WORKERS = (os.cpu_count() or 1) + 1
-CHECK_SECONDS = 1500
+CHECK_SECONDS = 3000
 LOG_LINES_SHOWN = 80
 PREPARE = "prepare"
 # Folders below tests/ that start containers.
