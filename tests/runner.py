@@ -26,12 +26,12 @@ HOST_FOLDERS = {"end_to_end", "single_host", "preflight"}
 # Started before the others, so that none of them is left alone on one core at the end.
 LONGEST_FIRST = (
     "end_to_end",
-    "molecule elasticsearch_cluster",
     "molecule bank_app",
     "app",
-    "molecule elasticsearch",
-    "molecule filebeat",
     "single_host",
+    "molecule elasticsearch_cluster",
+    "molecule filebeat",
+    "molecule elasticsearch",
     "molecule logstash",
     "molecule postgresql",
     "molecule prometheus",
