@@ -287,7 +287,7 @@ def test_kill_and_rotation_lose_nothing(app: Host, search: Search) -> None:
         if number < 2:
             time.sleep(0.7)
             app.check_output(f"mv {LOG} {LOG}-{run[:8]}{number}")
-    assert_all_arrive(search, run, seconds=30)
+    assert_all_arrive(search, run, seconds=120)
     assert int(app.check_output("systemctl show filebeat.service --property=NRestarts --value")) >= 3
 
 
@@ -298,7 +298,7 @@ def test_elasticsearch_may_be_away(app: Host, logs: Host, search: Search) -> Non
     time.sleep(18)
     assert app.service("filebeat").is_running
     logs.check_output("systemctl start elasticsearch.service")
-    assert_all_arrive(search, run, seconds=60)
+    assert_all_arrive(search, run, seconds=120)
 
 
 def test_password_is_in_the_keystore_only(app: Host, secrets: dict[str, str]) -> None:
