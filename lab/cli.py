@@ -205,11 +205,13 @@ def logs(arguments: argparse.Namespace) -> None:
 
 def clean(console: Console) -> None:
     """Remove hosts, data, keys and passwords; the build cache stays, and so does what other labs share."""
-    if engine.answers():
-        hosts.remove(docker.from_env())
+    # An engine that does not run keeps its containers, which would be in the way of the next lab.
+    if engine.is_installed():
+        client = engine.ensure()
+        hosts.remove(client)
+        if NAME == DEFAULT_NAME:
+            mirror.remove(client)
     if NAME == DEFAULT_NAME:
-        if engine.answers():
-            mirror.remove(docker.from_env())
         shutil.rmtree(STATE, ignore_errors=True)
     console.print("lab removed; builds stay in the cache")
 

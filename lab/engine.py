@@ -66,6 +66,11 @@ def answers() -> bool:
         return False
 
 
+def is_installed() -> bool:
+    """Return whether this machine has an engine, running or not, that may hold containers."""
+    return answers() or shutil.which("dockerd") is not None
+
+
 # Where the engine notes its processes; a machine that was cut off leaves these behind.
 PROCESS_FILES = {
     Path("/var/run/docker.pid"): "dockerd",

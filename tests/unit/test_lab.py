@@ -11,7 +11,7 @@ import yaml
 from docker.models.containers import Container
 from rich.console import Console
 
-from lab import cache, engine, hosts, mirror, secrets, settings
+from lab import cache, cli, engine, hosts, mirror, secrets, settings
 from lab.build import beats, elasticsearch, rpm
 from lab.build.releases import prometheus
 from lab.build.rpm import upstream_version
@@ -271,6 +271,23 @@ def test_metadata_is_written_again_when_a_package_joins_and_no_other_is_built(
     assert not mirror.index_elastic()[1]
     assert indexed == [["server.rpm"], ["server.rpm", "shipper.rpm"]]
     assert mirror.elastic_packages() == [server[0], shipper[0]]
+
+
+@pytest.mark.parametrize("installed", [True, False])
+def test_hosts_are_removed_by_an_engine_that_has_to_be_started_first(
+    installed: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    removed: list[object] = []
+    monkeypatch.setattr(engine, "answers", lambda: False)
+    monkeypatch.setattr(engine.shutil, "which", lambda program: f"/usr/sbin/{program}" if installed else None)
+    monkeypatch.setattr(engine, "ensure", lambda: "engine")
+    monkeypatch.setattr(hosts, "remove", removed.append)
+    monkeypatch.setattr(mirror, "remove", removed.append)
+    monkeypatch.setattr(cli, "STATE", tmp_path / "state")
+    cli.STATE.mkdir()
+    cli.clean(Console(file=io.StringIO()))
+    assert removed == (["engine", "engine"] if installed else [])
+    assert not cli.STATE.exists()
 
 
 def test_missing_build_tools_are_installed_by_role(monkeypatch: pytest.MonkeyPatch) -> None:
