@@ -58,27 +58,7 @@ options:
         description: Password in the keystore of a new cluster. The user gets the wanted password in its place.
         type: str
         default: ""
-  access:
-    description: How the node is reached.
-    type: dict
-    required: true
-    suboptions:
-      url:
-        description: Address of the node's HTTP interface.
-        type: str
-        required: true
-      ca_path:
-        description: Certificate authority of the nodes' certificates.
-        type: path
-        required: true
-      user:
-        description: User to log in as.
-        type: str
-        default: elastic
-      password:
-        description: Password of that user.
-        type: str
-        required: true
+extends_documentation_fragment: elasticsearch_access
 attributes:
   check_mode:
     support: full
@@ -251,7 +231,7 @@ class Node:
         problems = []
         for api in apis:
             try:
-                api.ask("GET", "/_cluster/health?timeout=5s", timeout=10)
+                self.health(api)
             except ApiError as error:
                 problems.append(str(error))
             else:

@@ -40,27 +40,7 @@ options:
     description: Unit of systemd.
     type: str
     default: elasticsearch.service
-  access:
-    description: How the node is reached.
-    type: dict
-    required: true
-    suboptions:
-      url:
-        description: Address of the node's HTTP interface.
-        type: str
-        required: true
-      ca_path:
-        description: Certificate authority of the nodes' certificates.
-        type: path
-        required: true
-      user:
-        description: User to log in as.
-        type: str
-        default: elastic
-      password:
-        description: Password of that user.
-        type: str
-        required: true
+extends_documentation_fragment: elasticsearch_access
 attributes:
   check_mode:
     support: full
