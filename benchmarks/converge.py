@@ -51,16 +51,13 @@ class Run:
 
 
 def inventory(instances: int) -> Path:
-    """Write the inventory of a site with that many bank instances; return its folder."""
+    """Write the inventory of the lab with that many bank instances; return its folder."""
     folder = STATE / f"site-of-{instances}"
     folder.mkdir(parents=True, exist_ok=True)
-    groups = {
-        "load_balancer": ["lb1"],
-        "bank_app": [f"app{number}" for number in range(1, instances + 1)],
-        "postgresql": ["db1"],
-        "redis": ["db1"],
-        "prometheus": ["monitoring1"],
-    }
+    lab = yaml.safe_load((PROJECT / "inventories" / "lab" / "hosts.yml").read_text(encoding="utf-8"))
+    # Without their variables, which publish ports that the lab may hold.
+    groups = {group: list(content["hosts"]) for group, content in lab["all"]["children"].items()}
+    groups["bank_app"] = [f"app{number}" for number in range(1, instances + 1)]
     children = {group: {"hosts": dict.fromkeys(names)} for group, names in groups.items()}
     text = yaml.safe_dump({"all": {"children": children}})
     (folder / "hosts.yml").write_text(text, encoding="utf-8")
