@@ -2,14 +2,13 @@
 
 import re
 import uuid
-from collections.abc import Callable
 from decimal import Decimal
 
 import requests
 
 from tests.site_client import AUTHORITY_CERTIFICATE, BANK, TOKEN, Customer
 
-from .conftest import prometheus_query, wait_until
+from .conftest import Execute, prometheus_query, wait_until
 
 KEY = re.compile(r'name="key"[^>]*value="([^"]+)"')
 OPTION = re.compile(r'<option[^>]*value="([0-9a-f-]{36})"')
@@ -24,7 +23,7 @@ select (select count(*) from (select 1 from postings group by entry_id having su
 PSQL = ("runuser", "-u", "postgres", "--", "psql", "-XAtd", "bank", "-c")
 
 
-def balances(on: Callable[..., tuple[int, str]]) -> dict[str, int]:
+def balances(on: Execute) -> dict[str, int]:
     """Return the balance of every account in minor units, by its identifier."""
     code, output = on("db1", *PSQL, "select account_id, balance_minor from balances")
     assert code == 0, output
@@ -43,9 +42,7 @@ def transfer_form(customer: Customer) -> tuple[dict[str, str], str, str]:
     return fields, own[0], own[1]
 
 
-def test_money_moves_once_however_often_the_form_is_sent(
-    customer: Customer, on: Callable[..., tuple[int, str]]
-) -> None:
+def test_money_moves_once_however_often_the_form_is_sent(customer: Customer, on: Execute) -> None:
     fields, source, target = transfer_form(customer)
     before = balances(on)
     first = customer.submit("/transfer", **fields)
@@ -61,7 +58,7 @@ def test_money_moves_once_however_often_the_form_is_sent(
     assert "rent" in customer.page(f"/accounts/{source}").text
 
 
-def test_a_key_used_for_another_amount_is_refused(customer: Customer, on: Callable[..., tuple[int, str]]) -> None:
+def test_a_key_used_for_another_amount_is_refused(customer: Customer, on: Execute) -> None:
     fields, source, _ = transfer_form(customer)
     customer.submit("/transfer", **fields)
     before = balances(on)[source]
@@ -70,7 +67,7 @@ def test_a_key_used_for_another_amount_is_refused(customer: Customer, on: Callab
     assert balances(on)[source] == before
 
 
-def test_an_overdraft_is_refused_and_changes_nothing(customer: Customer, on: Callable[..., tuple[int, str]]) -> None:
+def test_an_overdraft_is_refused_and_changes_nothing(customer: Customer, on: Execute) -> None:
     fields, _, _ = transfer_form(customer)
     before = balances(on)
     answer = customer.submit("/transfer", **(fields | {"amount": "99999999.00"}))

@@ -1,17 +1,14 @@
 """What an operator relies on: nothing to do means nothing done, ports open only to those who need them, restarts."""
 
 import time
-from collections.abc import Callable
 
-import docker
 import pytest
 import requests
 
-from tests.site_client import AUTHORITY_CERTIFICATE, BANK, Customer, run_playbook
+from tests.site_client import AUTHORITY_CERTIFICATE, BANK, run_playbook
 
-from .conftest import prometheus_query, wait_until
+from .conftest import Execute, prometheus_query, wait_until
 
-Execute = Callable[..., tuple[int, str]]
 NOTICED_SECONDS = 8
 CONNECT = "import socket, sys; socket.create_connection((sys.argv[1], int(sys.argv[2])), 2).close()"
 
@@ -66,22 +63,3 @@ def test_the_bank_answers_while_an_instance_is_down(on: Execute, secret: dict[st
     finally:
         on("app2", "systemctl", "start", "bank.service")
     wait_until(lambda: instances_up() == "3", "Prometheus sees app2 up")
-
-
-def test_every_service_comes_back_after_a_restart_of_its_host(
-    client: docker.DockerClient, on: Execute, secret: dict[str, str], lab_hosts: dict
-) -> None:
-    for name in ("db1", "lb1", "app1"):
-        client.containers.get(lab_hosts[name].container).restart(timeout=30)
-
-    def bank_works() -> bool:
-        try:
-            with Customer() as session:
-                return session.log_in("user@demo.local", secret["vault_bank_demo_password"]).url.endswith("/accounts")
-        except (requests.RequestException, AssertionError):
-            return False
-
-    wait_until(bank_works, "a customer can log in after the restart of database, load balancer and an instance")
-    for name in ("db1", "lb1", "app1"):
-        code, output = on(name, "systemctl", "--failed", "--no-legend")
-        assert (code, output.strip()) == (0, "")

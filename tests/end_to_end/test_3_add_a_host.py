@@ -1,7 +1,7 @@
 """One inventory line adds a host everywhere; the decommission playbook and its removal take it out again."""
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import docker
@@ -11,9 +11,8 @@ from lab import hosts
 from lab.settings import INVENTORY
 from tests.site_client import PlaybookRun, run_playbook
 
-from .conftest import prometheus_query, wait_until
+from .conftest import Execute, prometheus_query, wait_until
 
-Execute = Callable[..., tuple[int, str]]
 NEW = "app4"
 ONE_LINE = "bank_app: {hosts: {app4: {}}}\n"
 # Places that name the peers of a bank instance.

@@ -1,37 +1,16 @@
 """Programs use the bank through the load balancer: the API moves money, Alertmanager reports, operators reconcile."""
 
 import uuid
-from collections.abc import Callable
+from typing import Any
 
-import pytest
-import requests
+from .conftest import Execute, call
 
-from tests.site_client import AUTHORITY_CERTIFICATE, BANK, CUSTOMER
-
-Execute = Callable[..., tuple[int, str]]
 BANK_PROGRAM = ("runuser", "-u", "bank", "--", "/opt/bank/current/bin/bank")
 
 
-def call(method: str, path: str, *, bearer: str = "", **options: object) -> requests.Response:
-    """Send one request of a program."""
-    headers = {"Authorization": f"Bearer {bearer}"} | options.pop("headers", {})
-    return requests.request(
-        method, BANK + path, headers=headers, verify=AUTHORITY_CERTIFICATE, timeout=10, allow_redirects=False, **options
-    )
-
-
-@pytest.fixture(scope="module")
-def token(secret: dict[str, str]) -> str:
-    """Return an access token of the demonstration customer."""
-    log_in = {"email": CUSTOMER, "password": secret["vault_bank_demo_password"]}
-    answer = call("POST", "/api/v1/token", json=log_in | {"scopes": ["accounts:read", "transfers:write"]})
-    assert answer.status_code == 201, answer.text
-    return answer.json()["access_token"]
-
-
-def test_a_program_moves_money_once_however_often_it_asks(token: str) -> None:
-    accounts = call("GET", "/api/v1/accounts", bearer=token).json()["items"]
-    source, target = [account for account in accounts if account["currency"] == "EUR"][:2]
+def test_a_program_moves_money_once_however_often_it_asks(token: str, accounts: list[dict[str, Any]]) -> None:
+    before = {account["id"]: account for account in call("GET", "/api/v1/accounts", bearer=token).json()["items"]}
+    source, target = (before[account["id"]] for account in accounts)
     order = {
         "from_account": source["id"],
         "to_number": target["number"],

@@ -5,67 +5,16 @@ import re
 import secrets as random
 import statistics
 import time
-from collections.abc import Callable
 from typing import Any
 
 import pytest
-import requests
 
-from tests.site_client import AUTHORITY_CERTIFICATE, BANK, CUSTOMER
+from .conftest import Search, send_cent
 
-ELASTICSEARCH = "https://localhost:9200"
 TRANSFERS = 20
 SECONDS = 10
 # An account's number, as people write it and as programs do.
 ACCOUNT_NUMBER = re.compile(r"\bBK ?\d{2}[ 0-9A-Z]{8,}|\b[A-Z]{2}\d{2}[0-9A-Z]{11,30}\b")
-
-Search = Callable[[str, dict[str, Any]], dict[str, Any]]
-
-
-@pytest.fixture(scope="module")
-def search(secret: dict[str, str]) -> Search:
-    """Return a function that asks Elasticsearch."""
-    session = requests.Session()
-    session.trust_env = False
-    session.auth = (b"elastic", secret["vault_elasticsearch_elastic_password"].encode())
-    session.verify = str(AUTHORITY_CERTIFICATE)
-
-    def ask(path: str, body: dict[str, Any]) -> dict[str, Any]:
-        answer = session.post(f"{ELASTICSEARCH}{path}", json=body, timeout=10)
-        assert answer.status_code == 200, answer.text
-        return answer.json()
-
-    return ask
-
-
-@pytest.fixture(scope="module")
-def token(secret: dict[str, str]) -> str:
-    """Return an access token of the demonstration customer."""
-    log_in = {"email": CUSTOMER, "password": secret["vault_bank_demo_password"]}
-    order = log_in | {"scopes": ["accounts:read", "transfers:write"]}
-    answer = requests.post(f"{BANK}/api/v1/token", json=order, verify=AUTHORITY_CERTIFICATE, timeout=10)
-    assert answer.status_code == 201, answer.text
-    return answer.json()["access_token"]
-
-
-def transfer(token: str, accounts: list[dict[str, Any]], trace: str) -> str:
-    """Move a cent as part of a trace; return the transfer's id."""
-    order = {
-        "from_account": accounts[0]["id"],
-        "to_number": accounts[1]["number"],
-        "amount_minor": 1,
-        "currency": "EUR",
-        "reference": "private reference",
-    }
-    headers = {
-        "Authorization": f"Bearer {token}",
-        "Idempotency-Key": f'"{random.token_hex(16)}"',
-        "traceparent": f"00-{trace}-{random.token_hex(8)}-01",
-    }
-    url = f"{BANK}/api/v1/transfers"
-    answer = requests.post(url, json=order, headers=headers, verify=AUTHORITY_CERTIFICATE, timeout=10)
-    assert answer.status_code == 201, answer.text
-    return answer.json()["id"]
 
 
 def wait_for_trace(search: Search, trace: str) -> list[dict[str, Any]]:
@@ -80,20 +29,21 @@ def wait_for_trace(search: Search, trace: str) -> list[dict[str, Any]]:
     pytest.fail(f"the transfer of trace {trace} was not found within {SECONDS} s")
 
 
-def test_transfer_is_found_by_its_trace_in_seconds(search: Search, token: str, secret: dict[str, str]) -> None:
-    headers = {"Authorization": f"Bearer {token}"}
-    url = f"{BANK}/api/v1/accounts"
-    answer = requests.get(url, headers=headers, verify=AUTHORITY_CERTIFICATE, timeout=10)
-    accounts = [account for account in answer.json()["items"] if account["currency"] == "EUR"][:2]
+def test_transfer_is_found_by_its_trace_in_seconds(
+    search: Search, token: str, accounts: list[dict[str, Any]], secret: dict[str, str]
+) -> None:
     lags, lines = [], []
     for _ in range(TRANSFERS):
         trace = random.token_hex(16)
-        identifier = transfer(token, accounts, trace)
+        answer = send_cent(token, accounts, trace)
         answered = time.monotonic()
+        assert answer.status_code == 201, answer.text
         found = wait_for_trace(search, trace)
         lags.append(time.monotonic() - answered)
         lines += found
-        booked = [source for source in found if source.get("bank", {}).get("transfer", {}).get("id") == identifier]
+        booked = [
+            source for source in found if source.get("bank", {}).get("transfer", {}).get("id") == answer.json()["id"]
+        ]
         assert [source["event"]["outcome"] for source in booked] == ["success"]
         assert booked[0]["bank"]["amount_minor"] == 1
         assert booked[0]["service"]["name"] == "bank"
