@@ -1,15 +1,11 @@
-"""What the stand-in for Logstash makes of a configuration, and when the keystore is made anew."""
+"""What the stand-in for Logstash makes of a configuration."""
 
-import importlib.util
-import sys
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 
 from lab.build.standins.logstash import configuration
 
-PROJECT = Path(__file__).parents[2]
 PIPELINE = """
 # A comment { with braces } and "quotes"
 input {
@@ -30,18 +26,6 @@ output {
   }
 }
 """
-
-
-@pytest.fixture(scope="module")
-def keystore() -> ModuleType:
-    """Return the module of the role."""
-    path = PROJECT / "roles/logstash/library/logstash_keystore.py"
-    spec = importlib.util.spec_from_file_location("logstash_keystore", path)
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["logstash_keystore"] = module
-    spec.loader.exec_module(module)
-    return module
 
 
 def test_plugins_are_read_with_their_settings() -> None:
@@ -73,16 +57,3 @@ def test_unknown_setting_is_refused(tmp_path: Path) -> None:
 def test_unreadable_files_are_told(tmp_path: Path) -> None:
     pipeline = configuration.Pipeline("main", [configuration.Plugin("beats", {"ssl_key": str(tmp_path / "none.key")})])
     assert configuration.unreadable(pipeline) == [f"beats: ssl_key => {tmp_path}/none.key: No such file or directory"]
-
-
-def test_keystore_is_current_for_its_own_secrets_only(keystore: ModuleType, tmp_path: Path) -> None:
-    secrets = {"ELASTICSEARCH_PASSWORD": "one"}
-    assert not keystore.is_current(tmp_path, "seal", secrets)
-    (tmp_path / keystore.SUM).write_text(keystore.sum_of(b"0" * 16, "seal", secrets), encoding="ascii")
-    assert not keystore.is_current(tmp_path, "seal", secrets), "a sum without a keystore is worth nothing"
-    (tmp_path / keystore.KEYSTORE).touch()
-    assert keystore.is_current(tmp_path, "seal", secrets)
-    assert not keystore.is_current(tmp_path, "other", secrets)
-    assert not keystore.is_current(tmp_path, "seal", secrets | {"MORE": "two"})
-    (tmp_path / keystore.SUM).write_text("damaged", encoding="ascii")
-    assert not keystore.is_current(tmp_path, "seal", secrets)

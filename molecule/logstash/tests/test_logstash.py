@@ -74,7 +74,7 @@ def test_secrets_are_in_the_keystore_alone(pipe: Host, secrets: dict[str, str]) 
     [
         ("/etc/sysconfig/logstash", "root", "root", 0o600),
         (f"{CONFIGURATION}/logstash.keystore", "root", "logstash", 0o640),
-        (f"{CONFIGURATION}/logstash.keystore.sum", "root", "root", 0o600),
+        (f"{CONFIGURATION}/logstash.keystore.seal", "root", "root", 0o600),
         (f"{CONFIGURATION}/logstash.yml", "root", "logstash", 0o640),
         (f"{CONFIGURATION}/conf.d/main.conf", "root", "logstash", 0o640),
         ("/etc/pki/bank/logstash/tls.key", "root", "logstash", 0o640),
@@ -86,7 +86,7 @@ def test_files_are_closed(pipe: Host, path: str, user: str, group: str, mode: in
 
 
 def test_nothing_is_left_of_earlier_configurations(pipe: Host) -> None:
-    left = pipe.check_output(f"find {CONFIGURATION} -name '*~' -o -name '*.new' -o -name '*.rpmnew'")
+    left = pipe.check_output(f"find {CONFIGURATION} /etc/sysconfig -name '*~' -o -name '*.new' -o -name '*.rpmnew'")
     assert left == ""
 
 

@@ -3,22 +3,21 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 import pwd
-import shutil
-import tempfile
 from pathlib import Path
-from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.keystores import Failed, keep
 
 DOCUMENTATION = r"""
 module: logstash_keystore
 short_description: Keep exactly these secrets in the keystore of Logstash
 description:
-  - The keystore does not show what it holds. A salted sum beside it tells whether it was made from the wanted secrets.
+  - >-
+    The keystore does not show what it holds. A seal beside it, readable by root alone, holds a sum over the keystore
+    and salted sums over the secrets and the keystore's password, so that a second run changes nothing, and a change by
+    hand is put right.
   - A new keystore is made beside the old one and replaces it whole.
   - Passwords and secrets reach Logstash's tool by its environment and standard input, never as arguments.
 options:
@@ -57,66 +56,38 @@ EXAMPLES = r"""
       ELASTICSEARCH_PASSWORD: "{{ logstash_elasticsearch_password }}"
 """
 
-RETURN = r""" # """
+RETURN = r"""
+backup_file:
+  description: Copy of the keystore before the change.
+  returned: when there was one
+  type: str
+"""
 
 KEYSTORE = "logstash.keystore"
-SUM = "logstash.keystore.sum"
-SALT_BYTES = 16
-ITERATIONS = 100_000
+# Logstash's own name for the password of the keystore.
+PASSWORD = "LOGSTASH_KEYSTORE_PASS"
 
 
-def sum_of(salt: bytes, password: str, secrets: dict[str, Any]) -> str:
-    """Return the line that stands for a keystore of these secrets."""
-    text = json.dumps([password, secrets], sort_keys=True).encode()
-    return f"{salt.hex()} {hashlib.pbkdf2_hmac('sha256', text, salt, ITERATIONS).hex()}\n"
+def make(module: AnsibleModule, secrets: dict[str, str], folder: Path) -> None:
+    """Make a new keystore of the secrets in a folder.
 
-
-def is_current(directory: Path, password: str, secrets: dict[str, Any]) -> bool:
-    """Return whether the keystore was made from these secrets."""
-    try:
-        line = (directory / SUM).read_text(encoding="ascii")
-        salt = bytes.fromhex(line.split()[0])
-    except (OSError, ValueError, IndexError):
-        return False
-    return (directory / KEYSTORE).exists() and line == sum_of(salt, password, secrets)
-
-
-def place(source: Path, target: Path, mode: int, group: int) -> None:
-    """Move a file into its place with its rights."""
-    os.chown(source, 0, group)
-    source.chmod(mode)
-    # Beside the target first: the folders may lie on different file systems.
-    beside = target.with_name(f".{target.name}.new")
-    shutil.copy2(source, beside)
-    os.chown(beside, 0, group)
-    beside.replace(target)
-
-
-def make(module: AnsibleModule) -> None:
-    """Make the keystore and put it into its place."""
-    directory, user = Path(module.params["directory"]), module.params["user"]
-    password, secrets = module.params["password"], module.params["secrets"]
-    account = pwd.getpwnam(user)
-    with tempfile.TemporaryDirectory() as name:
-        work = Path(name)
-        os.chown(work, account.pw_uid, account.pw_gid)
-        if (directory / "logstash.yml").exists():
-            # The tool reads the settings beside the keystore; these need no secret.
-            (work / "logstash.yml").write_text("", encoding="utf-8")
-        command = ["runuser", "--user", user, "--", module.params["program"], "--path.settings", name]
-        steps = [(["create"], None), *((["add", key], f"{value}\n") for key, value in sorted(secrets.items()))]
-        environment = {"LOGSTASH_KEYSTORE_PASS": password, "LC_ALL": "C.UTF-8"}
-        for words, data in steps:
-            arguments = [*command, *words]
-            code, output, errors = module.run_command(arguments, data=data, environ_update=environment, cwd="/")
-            if code:
-                reason = (errors or output).strip()
-                module.fail_json(
-                    msg=f"Logstash's keystore could not be made ({words[0]}): {reason}. The old one is in place."
-                )
-        place(work / KEYSTORE, directory / KEYSTORE, 0o640, account.pw_gid)
-        (work / SUM).write_text(sum_of(os.urandom(SALT_BYTES), password, secrets), encoding="ascii")
-        place(work / SUM, directory / SUM, 0o600, 0)
+    Raises:
+        Failed: Logstash's tool refused.
+    """
+    account = pwd.getpwnam(module.params["user"])
+    os.chown(folder, account.pw_uid, account.pw_gid)
+    if (Path(module.params["directory"]) / "logstash.yml").exists():
+        # The tool reads the settings beside the keystore; these need no secret.
+        (folder / "logstash.yml").touch()
+    words = ["runuser", "--user", module.params["user"], "--", module.params["program"], "--path.settings", str(folder)]
+    # Ansible ends each with a line break.
+    steps = [(["create"], None), *((["add", key], value) for key, value in sorted(secrets.items()))]
+    environment = {PASSWORD: module.params["password"], "LC_ALL": "C.UTF-8"}
+    for step, data in steps:
+        code, output, errors = module.run_command([*words, *step], data=data, environ_update=environment, cwd="/")
+        if code:
+            reason = (errors or output).strip()
+            raise Failed(f"Logstash's keystore could not be made ({step[0]}): {reason}. The old one is in place.")
 
 
 def main() -> None:
@@ -131,11 +102,19 @@ def main() -> None:
         },
         supports_check_mode=True,
     )
-    directory = Path(module.params["directory"])
-    current = is_current(directory, module.params["password"], module.params["secrets"])
-    if not current and not module.check_mode:
-        make(module)
-    module.exit_json(changed=not current)
+    secrets = {name: str(secret) for name, secret in module.params["secrets"].items()}
+    try:
+        result = keep(
+            module,
+            Path(module.params["directory"]) / KEYSTORE,
+            {**secrets, PASSWORD: module.params["password"]},
+            lambda folder: make(module, secrets, folder),
+            group=module.params["user"],
+            mode=0o640,
+        )
+    except (Failed, OSError) as error:
+        module.fail_json(msg=str(error))
+    module.exit_json(**result)
 
 
 if __name__ == "__main__":
