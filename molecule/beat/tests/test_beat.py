@@ -55,7 +55,7 @@ def test_events_of_both_arrive_with_what_is_added_to_all(host: Host, secrets: di
     labels = [{"term": {"labels.site": "main"}}, {"term": {"labels.kind": "figures"}}]
     assert grows(host, secrets, "app-logs-figures-*", {"bool": {"filter": labels}})
     # Read every second: it is not there before the first question.
-    host.check_output("systemd-run --quiet --on-active=2 sh -c \"echo 'a line' >> /var/log/lines.log\"")
+    host.check_output("systemd-run --quiet sh -c \"sleep 2; echo 'a line' >> /var/log/lines.log\"")
     assert grows(host, secrets, "app-logs-lines-*", {"match_all": {}})
 
 
