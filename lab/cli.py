@@ -139,6 +139,15 @@ def seed(console: Console) -> None:
 LOG_INS = (
     ("bank", "load_balancer", 443, "/", "user@demo.local", "vault_bank_demo_password"),
     ("HAProxy statistics", "load_balancer", 8405, "/stats", "operator", "vault_haproxy_stats_password"),
+    (
+        "Elasticsearch",
+        "elasticsearch",
+        9200,
+        "/app-logs-*/_search",
+        "operator",
+        "vault_elasticsearch_operator_password",
+    ),
+    ("Kibana (stand-in)", "kibana", 5601, "/", "operator", "vault_elasticsearch_operator_password"),
     ("Prometheus API", "prometheus", 9090, "/api/v1/targets", "operator", "vault_prometheus_web_password"),
 )
 
@@ -149,7 +158,9 @@ def summary(console: Console, wanted: list[hosts.Host]) -> None:
     values = secrets.ensure()
     table = Table("what", "address", "user", "password", title="How to log in")
     for what, group, port, path, user, secret in LOG_INS:
-        host = next(host for host in wanted if group in host.groups)
+        host = next((host for host in wanted if group in host.groups), None)
+        if host is None:
+            continue
         table.add_row(what, hosts.url(host, port) + path, user, values[secret])
     console.print(table)
     console.print(f"certificate authority to trust: {AUTHORITY}    all secrets: {SECRETS}", highlight=False)
@@ -174,8 +185,8 @@ def ps(console: Console, wanted: list[hosts.Host]) -> None:
 
 
 UNITS = (
-    "bank", "bank-scheduler", "postgresql", "redis", "haproxy", "elasticsearch", "logstash", "prometheus", "filebeat",
-    "node_exporter", "firewalld",
+    "bank", "bank-scheduler", "postgresql", "redis", "haproxy", "elasticsearch", "logstash", "kibana", "prometheus",
+    "filebeat", "node_exporter", "firewalld",
 )  # fmt: skip
 UNIT_QUERY = ("show", "--property=Id,ActiveState,LoadState", *(f"{unit}.service" for unit in UNITS))
 

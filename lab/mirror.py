@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 
 import docker
@@ -37,6 +38,8 @@ KEY_HOME = CACHE / "signing-key"
 ELASTIC = Path("rpm", "elastic", rpm.ARCHITECTURE)
 ELASTIC_INDEX = "Elastic repository"
 BEATS = ("filebeat", "metricbeat", "packetbeat")
+# Products that no package registry carries.
+STANDINS = ("logstash", "kibana")
 IMAGE_CHANGES = ['CMD ["/lib/systemd/systemd"]', "ENV container=docker"]
 
 
@@ -85,40 +88,46 @@ def build_packages() -> tuple[Path, bool]:
     return cached("packages", digest, build)
 
 
-def build_elasticsearch(version: str) -> tuple[Path, bool]:
-    """Return the folder that holds the package of Elasticsearch."""
-    digest = digest_of([BUILD / "rpm.py", BUILD / "elasticsearch.py", BUILD / "elasticsearch"], version)
+@dataclass(frozen=True)
+class ElasticBuild:
+    """How the package of one role of the Elastic stack is made."""
+
+    module: str
+    sources: tuple[Path, ...]
+    options: tuple[str, ...] = ()
+    # Name of its release in ``versions()``.
+    release: str = "elastic"
+    is_standin: bool = False
+
+
+def elastic_build(role: str) -> ElasticBuild | None:
+    """Return how the package of a role is made, or nothing if the role is none of the Elastic stack."""
+    if role == "elasticsearch":
+        return ElasticBuild("lab.build.elasticsearch", (BUILD / "elasticsearch.py", BUILD / "elasticsearch"))
+    if role in BEATS:
+        sources = (BUILD / "releases.py", BUILD / "beats.py", BUILD / "beats")
+        return ElasticBuild("lab.build.beats", sources, ("--beat", role), release="beats")
+    if role in STANDINS:
+        folder = BUILD / "standins"
+        sources = (folder / "__init__.py", folder / "build.py", folder / "shared.py", folder / role)
+        return ElasticBuild("lab.build.standins.build", sources, ("--product", role), is_standin=True)
+    return None
+
+
+def build_elastic(role: str, how: ElasticBuild, version: str) -> tuple[Path, bool]:
+    """Return the folder that holds the package of one role of the Elastic stack."""
+    sources: list[Path] = [BUILD / "rpm.py", *how.sources]
+    options: list[str | Path] = [*how.options, "--version", version, "--key-home", KEY_HOME]
+    if role == "logstash":
+        # Its stand-in reads pipelines with a real parser.
+        parser, _ = build_release(releases.logstash_config())
+        sources.append(parser / CHECKSUMS)
+        options += ["--parser", next(parser.rglob("*.tar.gz"))]
 
     def build(directory: Path) -> None:
-        options = ("--version", version, "--output", directory / ELASTIC, "--key-home", KEY_HOME)
-        run_logged("elasticsearch", sys.executable, "-m", "lab.build.elasticsearch", *options)
+        run_logged(role, sys.executable, "-m", how.module, *options, "--output", directory / ELASTIC)
 
-    return cached("elastic-elasticsearch", digest, build)
-
-
-def build_beat(beat: str, version: str) -> tuple[Path, bool]:
-    """Return the folder that holds the package of one Beat."""
-    sources = [BUILD / "rpm.py", BUILD / "releases.py", BUILD / "beats.py", BUILD / "beats"]
-
-    def build(directory: Path) -> None:
-        options = ("--beat", beat, "--version", version, "--output", directory / ELASTIC, "--key-home", KEY_HOME)
-        run_logged(beat, sys.executable, "-m", "lab.build.beats", *options)
-
-    return cached(f"elastic-{beat}", digest_of(sources, beat, version), build)
-
-
-def build_logstash(version: str) -> tuple[Path, bool]:
-    """Return the folder that holds the package of the stand-in for Logstash."""
-    parser, _ = build_release(releases.logstash_config())
-    digest = digest_of([BUILD / "rpm.py", BUILD / "standins", parser / CHECKSUMS], version)
-
-    def build(directory: Path) -> None:
-        archive = next(parser.rglob("*.tar.gz"))
-        options = ("--product", "logstash", "--version", version, "--parser", archive)
-        options = (*options, "--output", directory / ELASTIC, "--key-home", KEY_HOME)
-        run_logged("logstash", sys.executable, "-m", "lab.build.standins.build", *options)
-
-    return cached("elastic-logstash", digest, build)
+    return cached(f"elastic-{role}", digest_of(sources, *how.options[1:], version), build)
 
 
 def elastic_packages() -> list[Path]:
@@ -196,13 +205,12 @@ def prepare(client: docker.DockerClient, console: Console, roles: set[str]) -> b
         LabError: a build failed.
     """
     chosen = versions()
-    elastic: dict[str, tuple[str, Callable[[], tuple[Path, bool]]]] = {
-        "elasticsearch": (chosen["elastic"], lambda: build_elasticsearch(chosen["elastic"])),
-        "logstash": (f"stand-in {chosen['elastic']}", lambda: build_logstash(chosen["elastic"])),
-    }
-    for beat in BEATS:
-        elastic[beat] = (chosen["beats"], lambda beat=beat: build_beat(beat, chosen["beats"]))
-    elastic = {role: entry for role, entry in elastic.items() if role in roles}
+    elastic: dict[str, tuple[str, Callable[[], tuple[Path, bool]]]] = {}
+    for role in sorted(roles):
+        if how := elastic_build(role):
+            version = chosen[how.release]
+            shown = f"stand-in {version}" if how.is_standin else version
+            elastic[role] = (shown, lambda role=role, how=how, version=version: build_elastic(role, how, version))
     install_build_tools(set(elastic))
     with locked("signing-key"):
         # Builds that begin at the same time would make one each.

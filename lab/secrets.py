@@ -10,12 +10,20 @@ import yaml
 from lab.settings import MOLECULE_SECRETS, PROJECT, SECRETS
 
 # Typed by people into a browser or a terminal, so made of letters and digits only.
-TYPED_BY_PEOPLE = {"vault_bank_demo_password", "vault_haproxy_stats_password", "vault_prometheus_web_password"}
+TYPED_BY_PEOPLE = {
+    "vault_bank_demo_password",
+    "vault_elasticsearch_operator_password",
+    "vault_haproxy_stats_password",
+    "vault_prometheus_web_password",
+}
 # Characters that break careless quoting in shells, URLs, INI, YAML, SQL and format strings.
 HOSTILE = " '\"$HOME`id`%d%%\\{{é#&:@/?"
-# An HTTP header carries printable ASCII without blanks, and the keystore of Logstash no other characters than ASCII.
+# An HTTP header carries printable ASCII without blanks, and keystores of the Elastic stack nothing but ASCII.
 PRINTABLE_ASCII = {
     "vault_bank_webhook_secret",
+    "vault_kibana_reporting_encryption_key",
+    "vault_kibana_saved_objects_encryption_key",
+    "vault_kibana_security_encryption_key",
     "vault_logstash_elasticsearch_password",
     "vault_logstash_keystore_password",
 }

@@ -33,6 +33,7 @@ LONGEST_FIRST = (
     "molecule filebeat",
     "molecule elasticsearch",
     "molecule logstash",
+    "molecule kibana",
     "molecule postgresql",
     "molecule prometheus",
 )
@@ -69,7 +70,7 @@ def lint_checks() -> list[Check]:
         text=True,
         check=False,
     ).stdout.split()
-    python = ["lab", "tests", "plugins", "benchmarks", "molecule", "roles"]
+    python = ["lab", "tests", "plugins", "benchmarks", "molecule", "roles", "files"]
     commands = {
         "ansible-lint": [["ansible-lint", "--offline", "--strict", "-q"]],
         "yamllint": [["yamllint", "--strict", "."]],

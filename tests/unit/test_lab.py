@@ -215,8 +215,7 @@ def prepared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     monkeypatch.setattr(mirror, "build_packages", lambda: record("packages"))
     monkeypatch.setattr(mirror, "build_bank", lambda: record("bank"))
     monkeypatch.setattr(mirror, "build_release", lambda release: record(release.name))
-    monkeypatch.setattr(mirror, "build_elasticsearch", lambda version: record(f"elasticsearch {version}"))
-    monkeypatch.setattr(mirror, "build_beat", lambda beat, version: record(f"{beat} {version}"))
+    monkeypatch.setattr(mirror, "build_elastic", lambda role, how, version: record(f"{role} {version}"))
     monkeypatch.setattr(mirror, "index_elastic", lambda: record("index"))
     monkeypatch.setattr(mirror, "elastic_packages", lambda: [])
     monkeypatch.setattr(mirror, "publish", lambda folders: tmp_path)
@@ -230,6 +229,7 @@ def prepared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
         ({"redis"}, {"tools of []", "image", "packages"}),
         ({"elasticsearch"}, {"tools of ['elasticsearch']", "image", "packages", "elasticsearch 8.19.8", "index"}),
         ({"filebeat"}, {"tools of ['filebeat']", "image", "packages", "filebeat 9.0.0~dev", "index"}),
+        ({"kibana"}, {"tools of ['kibana']", "image", "packages", "kibana 8.19.8", "index"}),
     ],
 )
 def test_of_the_elastic_stack_only_the_roles_that_are_wanted_are_built(

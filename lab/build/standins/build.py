@@ -10,15 +10,16 @@ from lab.build import rpm
 HERE = Path(__file__).parent
 
 
-def build(product: str, version: str, parser: Path, output: Path, key_home: Path) -> None:
+def build(product: str, version: str, parser: Path | None, output: Path, key_home: Path) -> None:
     """Write the signed package of one stand-in into ``output``."""
     output.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as directory:
         rpm.fetch_debian_packages(Path(directory), ("python3-yaml",))
-        with tarfile.open(parser) as archive:
-            archive.extractall(directory)
-        program = next(Path(directory).glob("mustache-*/mustache"))
-        macros = {"debs": directory, "sources": str(HERE), "parser": str(program), "product_version": version}
+        macros = {"debs": directory, "sources": str(HERE), "product_version": version}
+        if parser:
+            with tarfile.open(parser) as archive:
+                archive.extractall(directory)
+            macros["parser"] = str(next(Path(directory).glob("mustache-*/mustache")))
         rpm.build_rpm(HERE / product / f"{product}.spec", output, macros)
     rpm.sign(sorted(output.glob("*.rpm")), key_home)
 
@@ -28,7 +29,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--product", required=True)
     parser.add_argument("--version", required=True)
-    parser.add_argument("--parser", type=Path, required=True)
+    parser.add_argument("--parser", type=Path, help="archive of the parser of Logstash's language")
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--key-home", type=Path, required=True)
     arguments = parser.parse_args()

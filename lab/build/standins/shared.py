@@ -17,30 +17,58 @@ if TYPE_CHECKING:
 ANSWER_SECONDS = 5
 
 
+def basic(user: str, password: str) -> str:
+    """Return the header of a log-in with user and password."""
+    return "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()
+
+
 @dataclass(frozen=True)
 class Account:
     """How a product reaches Elasticsearch."""
 
     url: str
     authority: str
-    user: str
-    password: str
+    # How messages call it, and the header of its log-in.
+    name: str
+    authorization: str
+
+
+def ask(
+    account: Account, method: str, path: str, body: object = None, authorization: str | None = None
+) -> tuple[int, Any]:
+    """Return status and content of Elasticsearch's answer to this account, or to another log-in.
+
+    Raises:
+        OSError: There is no answer, or no TLS connection.
+    """
+    context = ssl.create_default_context(cafile=account.authority or None)
+    request = urllib.request.Request(
+        account.url + path,
+        method=method,
+        data=None if body is None else json.dumps(body).encode(),
+        headers={
+            "Authorization": account.authorization if authorization is None else authorization,
+            "Content-Type": "application/json",
+        },
+    )
+    try:
+        with urllib.request.urlopen(request, timeout=ANSWER_SECONDS, context=context) as answer:
+            status, content = answer.status, answer.read()
+    except urllib.error.HTTPError as error:
+        status, content = error.code, error.read()
+    try:
+        return status, json.loads(content)
+    except ValueError:
+        return status, content.decode("utf-8", "replace")
 
 
 def problem_with(account: Account) -> str:
     """Return why Elasticsearch would not serve this account, or nothing."""
     try:
-        context = ssl.create_default_context(cafile=account.authority)
-        token = base64.b64encode(f"{account.user}:{account.password}".encode()).decode()
-        request = urllib.request.Request(
-            f"{account.url}/_security/_authenticate", headers={"Authorization": f"Basic {token}"}
-        )
-        urllib.request.urlopen(request, timeout=ANSWER_SECONDS, context=context).close()
-    except urllib.error.HTTPError as error:
-        return f"{account.url} answered {error.code} to user {account.user}"
+        status, _ = ask(account, "GET", "/_security/_authenticate")
     except (OSError, ValueError) as error:
         return f"{account.url}: {getattr(error, 'reason', error)}"
-    return ""
+    return "" if status == 200 else f"{account.url} answered {status} to {account.name}"
 
 
 def handler_of(answers: Callable[[str], dict[str, Any] | None], name: str) -> type[BaseHTTPRequestHandler]:

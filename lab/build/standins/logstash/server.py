@@ -14,7 +14,7 @@ from http.server import ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-from ..shared import Account, handler_of, problem_with
+from ..shared import Account, basic, handler_of, problem_with
 from .configuration import ConfigurationError, Pipeline, load, unreadable
 
 NAME = "logstash-standin"
@@ -32,7 +32,9 @@ def accounts(pipeline: Pipeline) -> list[Account]:
             authority = settings.get("ssl_certificate_authorities", [""])
             for host in settings.get("hosts", []):
                 authority_file = authority if isinstance(authority, str) else authority[0]
-                found.append(Account(host, authority_file, settings.get("user", ""), settings.get("password", "")))
+                user = settings.get("user", "")
+                header = basic(user, settings.get("password", ""))
+                found.append(Account(host, authority_file, f"user {user}", header))
     return found
 
 

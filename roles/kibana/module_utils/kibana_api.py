@@ -1,0 +1,97 @@
+"""Speaks to the REST APIs of Kibana and Elasticsearch over verified TLS, for the modules of the role."""
+
+from __future__ import annotations
+
+import json
+from http.client import HTTPException
+from typing import Any
+from urllib.error import HTTPError
+
+from ansible.module_utils.urls import open_url
+
+# Argument that every module of the role takes; the password is hidden in whatever Ansible shows or logs.
+ACCESS: dict[str, Any] = {
+    "type": "dict",
+    "required": True,
+    "options": {
+        "urls": {"type": "list", "elements": "str", "required": True},
+        "ca_path": {"type": "path", "required": True},
+        "user": {"type": "str", "required": True},
+        "password": {"type": "str", "required": True, "no_log": True},
+    },
+}
+REASON_LENGTH = 600
+# Whatever JSON can hold.
+Json = Any
+
+
+class ApiError(Exception):
+    """The server refused or did not answer; the text is a sentence, status 0 means no answer."""
+
+    def __init__(self, text: str, status: int = 0) -> None:
+        super().__init__(text)
+        self.status = status
+
+
+def reason_of(content: bytes) -> str:
+    """Return why the server refused, from its answer."""
+    try:
+        answer = json.loads(content)
+    except ValueError:
+        return content.decode("utf-8", "replace")[:REASON_LENGTH]
+    reason = answer.get("message") or answer.get("error") if isinstance(answer, dict) else answer
+    return str(reason.get("reason") if isinstance(reason, dict) else reason)[:REASON_LENGTH]
+
+
+class Api:
+    """Servers of which one is as good as another, as one user."""
+
+    def __init__(self, urls: list[str], ca_path: str, user: str, password: str) -> None:
+        """Remember where and who."""
+        self.urls, self.ca_path, self.user, self.password = urls, ca_path, user, password
+
+    def send(
+        self, method: str, path: str, data: bytes | None, content_type: str = "application/json", timeout: float = 30
+    ) -> bytes:
+        """Return the answer of the first server that gives one.
+
+        Raises:
+            ApiError: there is none, or it is a refusal.
+        """
+        silent = []
+        for url in self.urls:
+            try:
+                with open_url(
+                    url + path,
+                    method=method,
+                    data=data,
+                    headers={"Content-Type": content_type, "kbn-xsrf": "ansible"},
+                    url_username=self.user,
+                    url_password=self.password,
+                    force_basic_auth=True,
+                    ca_path=self.ca_path,
+                    use_proxy=False,
+                    timeout=timeout,
+                ) as answer:
+                    return answer.read()
+            except HTTPError as error:
+                raise ApiError(
+                    f"{method} {path} on {url} was refused with {error.code}: {reason_of(error.read())}", error.code
+                ) from error
+            except (OSError, HTTPException, ValueError) as error:
+                silent.append(f"{url} does not answer ({error})")
+        raise ApiError("; ".join(silent))
+
+    def ask(self, method: str, path: str, body: object = None) -> Json:
+        """Return the document in the answer to one request.
+
+        Raises:
+            ApiError: there is none, or it is a refusal.
+        """
+        content = self.send(method, path, None if body is None else json.dumps(body).encode())
+        return json.loads(content) if content.strip() else {}
+
+
+def api_of(params: dict[str, Any]) -> Api:
+    """Return the API for the arguments of a module."""
+    return Api(**params["access"])
