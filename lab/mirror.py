@@ -39,7 +39,7 @@ ELASTIC = Path("rpm", "elastic", rpm.ARCHITECTURE)
 ELASTIC_INDEX = "Elastic repository"
 BEATS = ("filebeat", "metricbeat", "packetbeat")
 # Products that no package registry carries.
-STANDINS = ("logstash", "kibana")
+STANDINS = ("logstash", "kibana", "apm_server")
 IMAGE_CHANGES = ['CMD ["/lib/systemd/systemd"]', "ENV container=docker"]
 
 

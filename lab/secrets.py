@@ -20,6 +20,7 @@ TYPED_BY_PEOPLE = {
 HOSTILE = " '\"$HOME`id`%d%%\\{{é#&:@/?"
 # An HTTP header carries printable ASCII without blanks, and keystores of the Elastic stack nothing but ASCII.
 PRINTABLE_ASCII = {
+    "vault_apm_server_secret_token",
     "vault_bank_webhook_secret",
     "vault_kibana_reporting_encryption_key",
     "vault_kibana_saved_objects_encryption_key",

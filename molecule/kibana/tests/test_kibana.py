@@ -81,6 +81,14 @@ def unchanged(view: Host) -> tuple[str, str]:
     return files, view.check_output(f"systemctl show {UNIT} --property=MainPID,NRestarts")
 
 
+def wait_until_it_serves(view: Host) -> None:
+    """Wait until the health check succeeds; before, the port may be closed."""
+    deadline = time.monotonic() + 30
+    while view.run(f"curl --silent --fail --insecure --max-time 5 https://{NAME}:5601/api/status").rc != 0:
+        assert time.monotonic() < deadline
+        time.sleep(1)
+
+
 def bring_in(ask: Ask, entry: dict[str, Any]) -> None:
     """Import one object as a person does by hand."""
     body = (
@@ -250,10 +258,7 @@ def test_a_token_that_elasticsearch_lost_is_made_again(apply: Apply, ask: Ask) -
 
 def test_comes_back_after_it_was_killed(view: Host, ask: Ask) -> None:
     view.check_output(f"systemctl kill --signal=KILL {UNIT}")
-    deadline = time.monotonic() + 30
-    while view.run(f"curl --silent --fail --insecure https://{NAME}:5601/api/status").rc != 0:
-        assert time.monotonic() < deadline
-        time.sleep(1)
+    wait_until_it_serves(view)
     assert "dashboard/platform-logs" in kept(ask)
 
 
@@ -435,10 +440,7 @@ def test_a_broken_setting_gets_the_old_configuration_back(view: Host, apply: App
     assert 'Unknown configuration key(s): "server.prot"' in run.words
     assert "The previous configuration is back in place" in run.words
     assert view.check_output(f"sha256sum {CONFIGURATION}/kibana.yml {CONFIGURATION}/kibana.keystore") == before
-    deadline = time.monotonic() + 20
-    while ask("GET", "/api/status")[0] != 200:
-        assert time.monotonic() < deadline
-        time.sleep(1)
+    wait_until_it_serves(view)
     test_nothing_is_left_of_earlier_configurations(view, ask)
     assert apply().changed == {VIEW: 0}
 
