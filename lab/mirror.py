@@ -37,6 +37,7 @@ KEY_HOME = CACHE / "signing-key"
 # Where the mirror serves the Elastic stack, which its makers publish in a repository of its own, too.
 ELASTIC = Path("rpm", "elastic", rpm.ARCHITECTURE)
 ELASTIC_INDEX = "Elastic repository"
+MAINTENANCE = "elasticsearch_maintenance"
 BEATS = ("filebeat", "metricbeat", "packetbeat")
 # Products that no package registry carries.
 STANDINS = ("logstash", "kibana", "apm_server")
@@ -169,6 +170,18 @@ def build_bank() -> tuple[Path, bool]:
     return cached("release-bank", digest, build)
 
 
+def build_maintenance() -> tuple[Path, bool]:
+    """Return the folder that holds the archive of the job that maintains Elasticsearch."""
+    version = versions()[MAINTENANCE]
+    source = PROJECT / "roles" / MAINTENANCE / "release"
+
+    def build(directory: Path) -> None:
+        options = ("--output", directory / MAINTENANCE / version, "--version", version)
+        run_logged(MAINTENANCE, sys.executable, source / "build_release.py", *options)
+
+    return cached(f"release-{MAINTENANCE}", digest_of([source], version), build)
+
+
 class Progress:
     """A table of builds with their state and seconds, redrawn while they run."""
 
@@ -225,6 +238,8 @@ def prepare(client: docker.DockerClient, console: Console, roles: set[str]) -> b
     for release in go_releases:
         if release.name in roles:
             jobs[f"{release.name} {release.version}"] = lambda release=release: build_release(release)
+    if MAINTENANCE in roles:
+        jobs[f"{MAINTENANCE} {chosen[MAINTENANCE]}"] = build_maintenance
     if "bank_app" in roles:
         jobs[f"bank {chosen['bank']}"] = build_bank
     indexes = {ELASTIC_INDEX: index_elastic} if elastic else {}

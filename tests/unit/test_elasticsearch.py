@@ -198,6 +198,39 @@ def test_server_with_lifecycles_expires_and_saves() -> None:
     assert snapshots["retention"]["expire_after"] == "7d"
 
 
+DEAD = {"name": "dead", "body": BODY, "retention_days": 9, "rollover_alias": "dead"}
+
+
+def test_alias_is_made_once_and_takes_the_place_of_an_index() -> None:
+    made = cluster({}, index_templates=[DEAD])
+    made.bring_aliases()
+    first = ("PUT", "/dead-000001", {"aliases": {"dead": {"is_write_index": True}}})
+    assert made.api.told == [first]
+    made = cluster({"/_alias/dead": {"dead-000007": {}}}, index_templates=[DEAD])
+    made.bring_aliases()
+    assert made.api.told == []
+    health = "/_cluster/health/dead-000001?wait_for_status=yellow&timeout=25s"
+    made = cluster({"/dead": {"dead": {}}, health: {"status": "green"}}, index_templates=[DEAD])
+    made.bring_aliases()
+    assert [path for _, path, _ in made.api.told] == ["/dead/_settings", "/dead/_clone/dead-000001", "/_aliases"]
+
+
+def test_index_can_be_written_to_again_when_its_copy_fails() -> None:
+    made = cluster({"/dead": {"dead": {}}}, index_templates=[DEAD])
+    with pytest.raises(objects.ObjectError, match="Alias dead was refused"):
+        made.bring_aliases()
+    assert made.api.told[-1] == ("PUT", "/dead/_settings", {"index.blocks.write": None})
+    assert "/_aliases" not in [path for _, path, _ in made.api.told]
+
+
+def test_server_with_lifecycles_begins_new_indices_itself() -> None:
+    made = cluster({"/_ilm/policy": {}, "/_index_template": {"index_templates": []}}, index_templates=[DEAD])
+    made.bring_policies()
+    made.bring_templates(lifecycle=True)
+    assert made.api.told[0][2]["policy"]["phases"]["hot"]["actions"] == {"rollover": objects.ROLLOVER}
+    assert made.api.told[1][2]["template"]["settings"]["index.lifecycle.rollover_alias"] == "dead"
+
+
 class FakeNode(node.Node):
     """A node whose unit and cluster only note what happens to them."""
 

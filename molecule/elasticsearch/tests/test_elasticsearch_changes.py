@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import TYPE_CHECKING
 
 import pytest
@@ -104,6 +105,31 @@ def test_lists_are_the_whole_state_and_need_no_restart(server: Host, apply: Appl
     assert not answer.failed, answer.output
     assert server.check_output(login) == "401"
     assert process(server) == before
+
+
+def test_index_in_the_place_of_an_alias_becomes_its_first(server: Host, apply: Apply, secrets: dict[str, str]) -> None:
+    """As on a site where Filebeat wrote before there was an alias."""
+    name = "app-logs-rejected-by-elasticsearch"
+    curl = "curl --silent --fail --cacert /etc/elasticsearch/certs/ca.crt --config - "
+    curl += "--header 'Content-Type: application/json'"
+
+    def ask(method: str, path: str, body: str = "") -> str:
+        login = f"elastic:{secrets['vault_elasticsearch_elastic_password']}".replace("\\", "\\\\").replace('"', '\\"')
+        data = f"--data {shlex.quote(body)} " if body else ""
+        url = shlex.quote(f"https://elasticsearch-logs1.bank.internal:9200{path}")
+        settings = shlex.quote(f'user = "{login}"\n')
+        return server.check_output(f"printf %s {settings} | {curl} --request {method} {data} {url}")
+
+    assert f"{name}-000001" in ask("GET", f"/_alias/{name}")
+    ask("DELETE", f"/{name}-000001")
+    for number in range(3):
+        ask("PUT", f"/{name}/_create/{number}?refresh=true", '{"message": "refused"}')
+    answer = apply()
+    assert not answer.failed, answer.output
+    assert f'"{name}-000001":{{"aliases":{{"{name}":{{"is_write_index":true}}}}}}' in ask("GET", f"/_alias/{name}")
+    assert '"count":3' in ask("GET", f"/{name}/_count")
+    ask("PUT", f"/{name}/_create/new?refresh=true", '{"message": "refused later"}')
+    assert not any(apply().changed.values())
 
 
 def test_unknown_setting_is_told_and_taken_back(server: Host, apply: Apply) -> None:

@@ -44,6 +44,7 @@ options:
   index_templates:
     description:
       - Index templates, each with C(name) and C(body) as in the API, and C(retention_days) if its indices expire.
+      - With C(rollover_alias), its indices are written to by that name, which is made an alias of a first index.
     type: list
     elements: dict
     default: []
@@ -95,6 +96,8 @@ snapshot_lifecycle:
 
 OWNER = "bank platform"
 SNAPSHOT_POLICY = "bank-platform-daily"
+# When another index is begun behind an alias.
+ROLLOVER = {"max_age": "1d", "max_primary_shard_size": "10gb"}
 
 
 class ObjectError(Exception):
@@ -247,16 +250,22 @@ class Cluster:
         found = self.api.find("/_ilm/policy")
         if found is None:
             return False
-        days = {t["name"]: int(t["retention_days"]) for t in self.params["index_templates"] if t.get("retention_days")}
         declared = {
-            name: {
+            template["name"]: {
                 "_meta": {"managed_by": OWNER},
                 "phases": {
-                    "hot": {"min_age": "0ms", "actions": {}},
-                    "delete": {"min_age": f"{count}d", "actions": {"delete": {"delete_searchable_snapshot": True}}},
+                    "hot": {
+                        "min_age": "0ms",
+                        "actions": {"rollover": ROLLOVER} if template.get("rollover_alias") else {},
+                    },
+                    "delete": {
+                        "min_age": f"{int(template['retention_days'])}d",
+                        "actions": {"delete": {"delete_searchable_snapshot": True}},
+                    },
                 },
             }
-            for name, count in days.items()
+            for template in self.params["index_templates"]
+            if template.get("retention_days")
         }
         own = {name: body["policy"] for name, body in found.items() if self.ours(body["policy"])}
         for name, policy in declared.items():
@@ -284,6 +293,8 @@ class Cluster:
             if lifecycle and template.get("retention_days"):
                 settings = body.setdefault("template", {}).setdefault("settings", {})
                 settings["index.lifecycle.name"] = template["name"]
+                if template.get("rollover_alias"):
+                    settings["index.lifecycle.rollover_alias"] = template["rollover_alias"]
             declared[template["name"]] = body
         for name, body in declared.items():
             if name in found and not self.ours(found[name]):
@@ -317,6 +328,42 @@ class Cluster:
                         f"Index template {name} gives field {field} the type {wanted[field]}, but index {index} "
                         f"has it as {kind}: name the field differently, or reindex or delete such indices"
                     )
+
+    def bring_aliases(self) -> None:
+        """Make the names that are written to aliases, each with an index behind it that can be followed by others."""
+        for alias in filter(None, (template.get("rollover_alias") for template in self.params["index_templates"])):
+            if self.api.find(path_of("_alias", alias)):
+                continue
+            first, after = f"{alias}-000001", {"aliases": {alias: {"is_write_index": True}}}
+            if not self.api.find(path_of(alias)):
+                self.change(f"alias {alias}", None, {first: after}, ("PUT", path_of(first), after))
+                continue
+            self.replace_by_alias(alias, first)
+
+    def replace_by_alias(self, alias: str, first: str) -> None:
+        """Put an alias in the place of an index of its name, and keep the documents.
+
+        Raises:
+            ObjectError: that was refused; the index is as it was.
+        """
+        # A copy that an earlier run could not put in place.
+        left = [("DELETE", path_of(first), None)] if self.api.find(path_of(first)) else []
+        add = {"index": first, "alias": alias, "is_write_index": True}
+        try:
+            self.change(
+                f"alias {alias}",
+                {alias: "an index"},
+                {first: {"aliases": {alias: {"is_write_index": True}}}},
+                *left,
+                # Only an index that nobody writes to can be copied: a document that comes meanwhile is refused.
+                ("PUT", path_of(alias, "_settings"), {"index.blocks.write": True}),
+                ("PUT", path_of(alias, "_clone", first), {"settings": {"index.blocks.write": None}}),
+                ("GET", path_of("_cluster", "health", first) + "?wait_for_status=yellow&timeout=25s", None),
+                ("POST", "/_aliases", {"actions": [{"add": add}, {"remove_index": {"index": alias}}]}),
+            )
+        except ObjectError:
+            self.api.ask("PUT", path_of(alias, "_settings"), {"index.blocks.write": None})
+            raise
 
     def bring_repository(self) -> None:
         """Register the repository of snapshots, or forget it."""
@@ -366,6 +413,7 @@ class Cluster:
         self.bring_users()
         lifecycle = self.bring_policies()
         self.bring_templates(lifecycle=lifecycle)
+        self.bring_aliases()
         self.remove_left_policies()
         self.bring_repository()
         return {"lifecycle": lifecycle, "snapshot_lifecycle": self.bring_snapshot_policy()}
