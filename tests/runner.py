@@ -32,6 +32,7 @@ LONGEST_FIRST = (
     "molecule elasticsearch_cluster",
     "molecule filebeat",
     "molecule elasticsearch",
+    "molecule elasticsearch_maintenance",
     "molecule logstash",
     "molecule kibana",
     "molecule postgresql",
