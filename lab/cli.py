@@ -186,7 +186,7 @@ def ps(console: Console, wanted: list[hosts.Host]) -> None:
 
 UNITS = (
     "bank", "bank-scheduler", "postgresql", "redis", "haproxy", "elasticsearch", "logstash", "kibana", "apm-server",
-    "prometheus", "filebeat", "node_exporter", "firewalld",
+    "prometheus", "filebeat", "metricbeat", "packetbeat", "node_exporter", "firewalld",
 )  # fmt: skip
 UNIT_QUERY = ("show", "--property=Id,ActiveState,LoadState", *(f"{unit}.service" for unit in UNITS))
 

@@ -7,8 +7,10 @@ import re
 from tests.content.conftest import PROJECT, Value, read_yaml, repository, text_files
 
 SECRET_KEY = re.compile(r"(password|passphrase|secret|token|secret_key|api_key|private_key)$")
-# Options of modules and programs that end like a secret but hold none, and words that describe one.
-NO_SECRET = re.compile(r"^($|/|!|\{\{|true$|false$|yes$|no$|always$|on_create$|str$|path$|scram-sha-256$)")
+# Options of modules and programs that end like a secret but hold none, words that describe one, names in a keystore.
+NO_SECRET = re.compile(
+    r"^($|/|!|\{\{|\$\{[A-Z_]+}$|true$|false$|yes$|no$|always$|on_create$|str$|path$|scram-sha-256$)"
+)
 CREDENTIALS = re.compile(
     r"-----BEGIN [A-Z ]*PRIVATE KEY-----|\bAKIA[0-9A-Z]{16}\b|\bgh[pousr]_[A-Za-z0-9]{36}\b|\bglsa_[A-Za-z0-9_]{32,}|"
     r"\bxox[baprs]-[A-Za-z0-9-]{10,}|[a-z]+://[^/\s:@{}$<>\"']+:[^/\s@{}$<>\"']{6,}@[a-z0-9]"
