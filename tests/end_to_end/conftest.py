@@ -14,7 +14,7 @@ from tests.site_client import AUTHORITY_CERTIFICATE, BANK, CUSTOMER, Customer
 
 PROMETHEUS = "https://localhost:9090"
 ELASTICSEARCH = "https://localhost:9200"
-RECOVERY_SECONDS = 60
+RECOVERY_SECONDS = 120
 
 Execute = Callable[..., tuple[int, str]]
 Search = Callable[[str, dict[str, Any]], dict[str, Any]]

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import yaml
 
 from lab import engine, secrets
 from lab.settings import INVENTORY, PROJECT
@@ -30,9 +31,13 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     inventory = tmp_path_factory.mktemp("single-host")
     (inventory / "hosts.yml").write_text(FIXTURE.read_text(encoding="utf-8"), encoding="utf-8")
     (inventory / "group_vars").symlink_to(INVENTORY / "group_vars")
-    # Another site, another authority.
+    # Another site, another authority. Elasticsearch starts in half the time when its compiler stops early.
+    values = {
+        "certificates_authority_directory": f"{inventory}/pki",
+        "elasticsearch_jvm_options": ["-XX:TieredStopAtLevel=1"],
+    }
     (inventory / "host_vars").mkdir()
-    (inventory / "host_vars/single1.yml").write_text(f"certificates_authority_directory: {inventory}/pki\n")
+    (inventory / "host_vars/single1.yml").write_text(yaml.safe_dump(values), encoding="utf-8")
     try:
         lab(inventory, "start")
         yield inventory
