@@ -1,8 +1,10 @@
 """How Ansible reaches the lab's hosts: over SSH with a key of the lab, and host keys that are known beforehand."""
 
+import re
 import shlex
 import shutil
 import subprocess
+import time
 from pathlib import Path
 
 import yaml
@@ -14,6 +16,10 @@ from lab.settings import ADDRESSES, KNOWN_HOSTS, SSH_KEY, STATE, LabError
 
 # inventories/lab logs in under the same name.
 ACCOUNT = "ansible"
+HOST_KEY_FILE = "/etc/ssh/ssh_host_ed25519_key.pub"
+# The 51 bytes of an Ed25519 key, as OpenSSH writes them.
+HOST_KEY = re.compile(r"(ssh-ed25519 [A-Za-z0-9+/]{68})(\s|$)")
+HOST_KEY_SECONDS = 20
 
 
 def ensure_key() -> str:
@@ -32,7 +38,7 @@ def admit(container: Container, public_key: str) -> str:
     """Give Ansible an account with the lab's key and sudo on a host, as real hosts have; return the host's public key.
 
     Raises:
-        LabError: the host refused the commands.
+        LabError: the host refused the commands, or has no key of its own.
     """
     script = f"""
         set -e
@@ -42,12 +48,32 @@ def admit(container: Container, public_key: str) -> str:
         printf '%s\\n' {shlex.quote(public_key)} > /home/{ACCOUNT}/.ssh/authorized_keys
         chown -R {ACCOUNT}: /home/{ACCOUNT}/.ssh
         echo '{ACCOUNT} ALL=(ALL) NOPASSWD: ALL' > /etc/sudoers.d/{ACCOUNT}
-        cat /etc/ssh/ssh_host_ed25519_key.pub
     """
     answer = container.exec_run(["sh", "-c", script])
     if answer.exit_code:
         raise LabError(f"{container.name} did not accept the lab's SSH key: {answer.output.decode().strip()}")
-    return " ".join(answer.output.decode().split()[:2])
+    return host_key(container)
+
+
+def host_key(container: Container) -> str:
+    """Return the type and the public key of a host, without its comment.
+
+    Raises:
+        LabError: the host showed no such key within ``HOST_KEY_SECONDS``.
+    """
+    deadline = time.monotonic() + HOST_KEY_SECONDS
+    while True:
+        answer = container.exec_run(["cat", HOST_KEY_FILE])
+        text = answer.output.decode().strip()
+        # A key that is half written, or an answer that the engine cut short, must not become the known one.
+        if found := HOST_KEY.match(text):
+            return found[1]
+        if time.monotonic() > deadline:
+            raise LabError(
+                f"{container.name} has no SSH key of its own in {HOST_KEY_FILE}: {text or 'the file is empty'}. "
+                f"Look with: docker exec {container.name} systemctl status ssh"
+            )
+        time.sleep(0.5)
 
 
 def record(hosts: dict[str, tuple[str, str]]) -> None:

@@ -5,13 +5,14 @@ import os
 import stat
 from pathlib import Path
 from types import SimpleNamespace
+from typing import cast
 
 import pytest
 import yaml
 from docker.models.containers import Container
 from rich.console import Console
 
-from lab import cache, cli, engine, hosts, mirror, secrets, settings
+from lab import access, cache, cli, engine, hosts, mirror, secrets, settings
 from lab.build import beats, elasticsearch, rpm
 from lab.build.releases import prometheus
 from lab.build.rpm import upstream_version
@@ -335,3 +336,33 @@ def test_memory_maps_that_may_not_be_raised_are_named_with_the_remedy(monkeypatc
     shown = io.StringIO()
     allow_memory_maps(Console(file=shown, width=400), is_needed=False)
     assert "vm.max_map_count of 262144" in shown.getvalue()
+
+
+class HostWithKey:
+    """A container whose file with the host's key reads differently each time, the last answer for ever."""
+
+    name = "bank-lab-app1"
+
+    def __init__(self, *answers: str) -> None:
+        self.answers = list(answers)
+
+    def exec_run(self, _words: list[str]) -> SimpleNamespace:
+        """Answer with the next text."""
+        text = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
+        return SimpleNamespace(exit_code=0, output=text.encode())
+
+
+HOST_KEY = "ssh-ed25519 " + "A" * 68
+
+
+@pytest.mark.parametrize("first", ["", "useradd: warning: the home directory exists", HOST_KEY[:-20]])
+def test_a_half_written_host_key_is_read_again(first: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(access.time, "sleep", lambda _seconds: None)
+    container = cast(Container, HostWithKey(first, f"{HOST_KEY} root@app1\n"))
+    assert access.host_key(container) == HOST_KEY
+
+
+def test_a_host_without_a_key_of_its_own_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(access, "HOST_KEY_SECONDS", 0)
+    with pytest.raises(LabError, match=r"bank-lab-app1 has no SSH key of its own.*is empty"):
+        access.host_key(cast(Container, HostWithKey("")))
