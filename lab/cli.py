@@ -28,6 +28,7 @@ from lab.settings import (
     SECRETS,
     STATE,
     LabError,
+    platform_roles,
     roles_of,
 )
 
@@ -148,6 +149,7 @@ LOG_INS = (
         "vault_elasticsearch_operator_password",
     ),
     ("Kibana (stand-in)", "kibana", 5601, "/", "operator", "vault_elasticsearch_operator_password"),
+    ("Alertmanager", "alertmanager", 9093, "/", "operator", "vault_alertmanager_web_password"),
     ("Prometheus API", "prometheus", 9090, "/api/v1/targets", "operator", "vault_prometheus_web_password"),
 )
 
@@ -171,6 +173,8 @@ def ps(console: Console, wanted: list[hosts.Host]) -> None:
     """Show every host, its address, its groups and the state of its services."""
     client = engine.ensure()
     present = hosts.containers(client)
+    units = [unit for role in platform_roles().values() for unit in role.get("units", [])]
+    query = ["systemctl", "show", "--property=Id,ActiveState,LoadState", "firewalld.service"]
     table = Table("host", "groups", "address", "published on 127.0.0.1", "services", title="Lab")
     for host in wanted:
         container = present.get(host.container)
@@ -178,17 +182,10 @@ def ps(console: Console, wanted: list[hosts.Host]) -> None:
         address = ""
         if container is not None and container.status == "running":
             address = str(container.labels[f"{LABEL}.address"])
-            services = unit_states(container.exec_run(["systemctl", *UNIT_QUERY]).output.decode())
+            services = unit_states(container.exec_run([*query, *units]).output.decode())
         ports = " ".join(f"{public}->{port}" for port, public in host.published.items())
         table.add_row(host.name, " ".join(host.groups), address, ports, services)
     console.print(table)
-
-
-UNITS = (
-    "bank", "bank-scheduler", "postgresql", "redis", "haproxy", "elasticsearch", "logstash", "kibana", "apm-server",
-    "prometheus", "filebeat", "metricbeat", "packetbeat", "node_exporter", "firewalld",
-)  # fmt: skip
-UNIT_QUERY = ("show", "--property=Id,ActiveState,LoadState", *(f"{unit}.service" for unit in UNITS))
 
 
 def unit_states(answer: str) -> str:

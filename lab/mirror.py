@@ -18,7 +18,9 @@ from rich.live import Live
 from rich.table import Table
 
 from lab import engine
-from lab.build import releases, rpm
+from lab.build import go_release, rpm
+from lab.build.go_release import GoRelease
+from lab.build.releases import RELEASES, logstash_config
 from lab.cache import CHECKSUMS, cached, digest_of, locked
 from lab.settings import (
     CACHE,
@@ -106,7 +108,7 @@ def elastic_build(role: str) -> ElasticBuild | None:
     if role == "elasticsearch":
         return ElasticBuild("lab.build.elasticsearch", (BUILD / "elasticsearch.py", BUILD / "elasticsearch"))
     if role in BEATS:
-        sources = (BUILD / "releases.py", BUILD / "beats.py", BUILD / "beats")
+        sources = (BUILD / "go.py", BUILD / "beats.py", BUILD / "beats")
         return ElasticBuild("lab.build.beats", sources, ("--beat", role), release="beats")
     if role in STANDINS:
         folder = BUILD / "standins"
@@ -121,7 +123,7 @@ def build_elastic(role: str, how: ElasticBuild, version: str) -> tuple[Path, boo
     options: list[str | Path] = [*how.options, "--version", version, "--key-home", KEY_HOME]
     if role == "logstash":
         # Its stand-in reads pipelines with a real parser.
-        parser, _ = build_release(releases.logstash_config())
+        parser, _ = build_release(logstash_config())
         sources.append(parser / CHECKSUMS)
         options += ["--parser", next(parser.rglob("*.tar.gz"))]
 
@@ -150,10 +152,10 @@ def index_elastic() -> tuple[Path, bool]:
     return cached("elastic-repository", digest_of([BUILD / "rpm.py"], *contents), build)
 
 
-def build_release(release: releases.GoRelease) -> tuple[Path, bool]:
+def build_release(release: GoRelease) -> tuple[Path, bool]:
     """Return the folder that holds the archive of one Go release."""
-    digest = digest_of([BUILD / "releases.py"], release.version)
-    return cached(f"release-{release.name}", digest, lambda directory: releases.build(release, directory))
+    digest = digest_of([BUILD / "go_release.py"], release.recipe)
+    return cached(f"release-{release.name}", digest, lambda directory: go_release.build(release, directory))
 
 
 def build_bank() -> tuple[Path, bool]:
@@ -228,7 +230,7 @@ def prepare(client: docker.DockerClient, console: Console, roles: set[str]) -> b
     with locked("signing-key"):
         # Builds that begin at the same time would make one each.
         rpm.signing_key(KEY_HOME)
-    go_releases = [releases.prometheus(chosen["prometheus"]), releases.node_exporter(chosen["node_exporter"])]
+    go_releases = [recipe(chosen[role]) for role, recipe in RELEASES.items() if role in roles]
     # What only waits for downloads first: the Go compiler then uses every core it finds.
     jobs: dict[str, Callable[[], tuple[Path, bool] | bool]] = {
         "RPM packages": build_packages,
@@ -236,8 +238,7 @@ def prepare(client: docker.DockerClient, console: Console, roles: set[str]) -> b
     }
     jobs |= {f"{role} {version}": build for role, (version, build) in elastic.items()}
     for release in go_releases:
-        if release.name in roles:
-            jobs[f"{release.name} {release.version}"] = lambda release=release: build_release(release)
+        jobs[f"{release.name} {release.version}"] = lambda release=release: build_release(release)
     if MAINTENANCE in roles:
         jobs[f"{MAINTENANCE} {chosen[MAINTENANCE]}"] = build_maintenance
     if "bank_app" in roles:

@@ -11,6 +11,7 @@ from lab.settings import MOLECULE_SECRETS, PROJECT, SECRETS
 
 # Typed by people into a browser or a terminal, so made of letters and digits only.
 TYPED_BY_PEOPLE = {
+    "vault_alertmanager_web_password",
     "vault_bank_demo_password",
     "vault_elasticsearch_operator_password",
     "vault_haproxy_stats_password",

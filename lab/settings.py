@@ -55,8 +55,13 @@ def versions() -> dict[str, str]:
     return {name: found[match[1]] if (match := followed[name]) else value for name, value in found.items()}
 
 
+def platform_roles() -> dict[str, dict[str, Any]]:
+    """Return the table of roles: whose hosts get each, and what it brings there."""
+    file = PROJECT / "group_vars/all/platform_roles.yml"
+    return yaml.safe_load(file.read_text(encoding="utf-8"))["platform_roles"]
+
+
 def roles_of(groups: set[str] | None = None) -> set[str]:
     """Return the roles that hosts in the given inventory groups get, or every role of the platform."""
-    file = PROJECT / "group_vars/all/platform_roles.yml"
-    table = yaml.safe_load(file.read_text(encoding="utf-8"))["platform_roles"]
+    table = platform_roles()
     return {role for role, entry in table.items() if groups is None or {"all", *groups} & set(entry["groups"])}

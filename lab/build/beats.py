@@ -10,7 +10,8 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from lab.build import releases, rpm
+from lab.build import rpm
+from lab.build.go import go_command
 from lab.settings import LabError
 
 HERE = Path(__file__).parent / "beats"
@@ -45,7 +46,7 @@ def compile_beat(beat: str, version: str, program: Path) -> Path:
     module_version, qualifier = SOURCES[version]
     environment = {**os.environ, "GOWORK": "off", "GOFLAGS": "-mod=readonly"}
     environment["CGO_ENABLED"] = "1" if beat in NEEDS_C else "0"
-    go = releases.go_command()
+    go = go_command()
     answer = rpm.run(go, "mod", "download", "-json", f"{MODULE}@{module_version}", env=environment)
     source = Path(json.loads(answer)["Dir"])
     variables = {"qualifier": qualifier, "commit": module_version.rsplit("-", 1)[-1]}
