@@ -5,10 +5,10 @@ VENV := .venv
 PYTHON := $(VENV)/bin/python
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
-.PHONY: help up down ps logs seed prepare test test-app lint benchmark clean
+.PHONY: help up down ps logs seed prepare test test-app lint benchmark capacity-report clean
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 $(VENV): FORCE
 	@lab/bootstrap $(VENV)
@@ -44,6 +44,9 @@ lint: $(VENV) ## Run the static checks alone
 
 benchmark: $(VENV) ## Measure the converge figures of benchmarks/README.md (about 20 minutes)
 	@$(PYTHON) -m benchmarks.converge --settings
+
+capacity-report: $(VENV) ## Write when each limit of the lab is reached: .lab/reports/capacity.html
+	@$(PYTHON) -m lab capacity-report
 
 clean: ## Remove the lab's hosts, data, keys and passwords; builds stay in the cache
 	@if [ -x $(PYTHON) ]; then $(PYTHON) -m lab clean; else rm -rf .lab; fi

@@ -211,6 +211,21 @@ def logs(arguments: argparse.Namespace) -> None:
             subprocess.run(["docker", "exec", host.container, *words], check=False)
 
 
+def capacity_report(console: Console) -> None:
+    """Write the capacity report of the lab."""
+    # Plotting is slow to load, and nothing else here needs it.
+    from reports import capacity
+    from reports.prometheus import Prometheus, PrometheusError
+
+    server = next(host for host in hosts.inventory() if "prometheus" in host.groups)
+    password = secrets.ensure()["vault_prometheus_web_password"]
+    prometheus = Prometheus(hosts.url(server, 9090), "operator", password, AUTHORITY / "ca.crt")
+    try:
+        console.print(capacity.write(prometheus, 30, STATE / "reports" / "capacity.html"), highlight=False)
+    except PrometheusError as error:
+        raise LabError(str(error)) from None
+
+
 def clean(console: Console) -> None:
     """Remove hosts, data, keys and passwords; the build cache stays, and so does what other labs share."""
     # An engine that does not run keeps its containers, which would be in the way of the next lab.
@@ -228,7 +243,7 @@ def main() -> None:
     """Parse the command line and act."""
     parser = argparse.ArgumentParser(prog="python -m lab", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
-    for name in ("up", "prepare", "start", "down", "ps", "seed", "clean"):
+    for name in ("up", "prepare", "start", "down", "ps", "seed", "capacity-report", "clean"):
         commands.add_parser(name)
     log_parser = commands.add_parser("logs")
     log_parser.add_argument("--host")
@@ -250,6 +265,8 @@ def main() -> None:
                 ps(console, hosts.inventory())
             case "seed":
                 seed(console)
+            case "capacity-report":
+                capacity_report(console)
             case "logs":
                 logs(arguments)
             case "clean":

@@ -71,7 +71,7 @@ def lint_checks() -> list[Check]:
         text=True,
         check=False,
     ).stdout.split()
-    python = ["lab", "tests", "plugins", "benchmarks", "molecule", "roles", "files"]
+    python = ["lab", "tests", "plugins", "benchmarks", "reports", "molecule", "roles", "files"]
     commands = {
         "ansible-lint": [["ansible-lint", "--offline", "--strict", "-q"]],
         "yamllint": [["yamllint", "--strict", "."]],
