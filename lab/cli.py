@@ -1,4 +1,4 @@
-"""Command line of the lab: python -m lab up | prepare | start | down | ps | logs | seed | clean."""
+"""Command line of the lab: python -m lab up | prepare | start | down | ps | logs | seed | capacity-report | clean."""
 
 import argparse
 import os
@@ -10,10 +10,12 @@ import time
 from pathlib import Path
 
 import docker
+from docker.errors import NotFound
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
-from lab import engine, hosts, mirror, secrets
+from lab import engine, glance, hosts, mirror, secrets
 from lab.settings import (
     AUTHORITY,
     BANK_NETWORK,
@@ -31,6 +33,7 @@ from lab.settings import (
     platform_roles,
     roles_of,
 )
+from reports.prometheus import Prometheus, PrometheusError
 
 BIN = Path(sys.executable).parent
 # Lines of Ansible's output that say what it is doing now.
@@ -170,7 +173,7 @@ def summary(console: Console, wanted: list[hosts.Host]) -> None:
 
 
 def ps(console: Console, wanted: list[hosts.Host]) -> None:
-    """Show every host, its address, its groups and the state of its services."""
+    """Show every host with its address, groups and services, then figures and alerts."""
     client = engine.ensure()
     present = hosts.containers(client)
     units = [unit for role in platform_roles().values() for unit in role.get("units", [])]
@@ -186,6 +189,26 @@ def ps(console: Console, wanted: list[hosts.Host]) -> None:
         ports = " ".join(f"{public}->{port}" for port, public in host.published.items())
         table.add_row(host.name, " ".join(host.groups), address, ports, services)
     console.print(table)
+    try:
+        console.print(glance.table(prometheus(wanted)))
+    except (LabError, PrometheusError) as error:
+        console.print(f"[red]No figures and alerts: {escape(str(error))}[/red]")
+
+
+def prometheus(wanted: list[hosts.Host]) -> Prometheus:
+    """Return the lab's Prometheus.
+
+    Raises:
+        LabError: no host of it is there.
+    """
+    server = next((host for host in wanted if "prometheus" in host.groups), None)
+    if server is None:
+        raise LabError("the inventory has no host in group prometheus")
+    try:
+        url = hosts.url(server, 9090)
+    except NotFound:
+        raise LabError(f"{server.name} does not run: make up") from None
+    return Prometheus(url, "operator", secrets.ensure()["vault_prometheus_web_password"], AUTHORITY / "ca.crt")
 
 
 def unit_states(answer: str) -> str:
@@ -215,13 +238,11 @@ def capacity_report(console: Console) -> None:
     """Write the capacity report of the lab."""
     # Plotting is slow to load, and nothing else here needs it.
     from reports import capacity
-    from reports.prometheus import Prometheus, PrometheusError
 
-    server = next(host for host in hosts.inventory() if "prometheus" in host.groups)
-    password = secrets.ensure()["vault_prometheus_web_password"]
-    prometheus = Prometheus(hosts.url(server, 9090), "operator", password, AUTHORITY / "ca.crt")
     try:
-        console.print(capacity.write(prometheus, 30, STATE / "reports" / "capacity.html"), highlight=False)
+        console.print(
+            capacity.write(prometheus(hosts.inventory()), 30, STATE / "reports" / "capacity.html"), highlight=False
+        )
     except PrometheusError as error:
         raise LabError(str(error)) from None
 
