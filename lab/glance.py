@@ -55,7 +55,12 @@ FIGURES = (
         age,
         lambda seconds: seconds > 26 * 3600,
     ),
-    Figure("most used resource", "max(capacity:used:ratio)", percent, lambda share: share > 0.9),
+    Figure(
+        "fullest disk, memory or pool",
+        'max(capacity:used:ratio{resource!="processors"})',
+        percent,
+        lambda share: share > 0.9,
+    ),
 )
 
 

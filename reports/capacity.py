@@ -14,17 +14,21 @@ import jinja2
 import matplotlib as mpl
 from matplotlib.figure import Figure
 
-from reports.forecast import DAY, HOUR, Forecast, forecast
+from reports.forecast import DAY, Forecast, forecast
 from reports.prometheus import Prometheus, PrometheusError, Series
 
 RECORDED = "capacity:used:ratio"
-EXPRESSION = f"max_over_time({RECORDED}[1h])"
+# Short enough for a young platform; a month of it stays below the 11 000 points that Prometheus gives at once.
+STEP = timedelta(minutes=15)
+EXPRESSION = f"max_over_time({RECORDED}[15m])"
 # From here on the platform speaks of saturation.
 WARNING_SHARE = 0.8
 LIMIT_SHARE = 1.0
 # Labels that say where a resource is, from the whole to the part.
 PLACE_LABELS = ("site", "instance", "mountpoint", "datname")
 TEMPLATE = Path(__file__).with_name("capacity.html.j2")
+# A line of fewer points is hard to see.
+LEAST_POINTS = 10
 STEEL, AMBER, RED = "#2b5c8a", "#d98b00", "#b3261e"
 
 
@@ -65,7 +69,7 @@ def resources(prometheus: Prometheus, days: int, now: datetime) -> list[Resource
     Raises:
         PrometheusError: there is no answer, or nothing is recorded.
     """
-    found = prometheus.query_range(EXPRESSION, now - timedelta(days=days), now, HOUR if days > 2 else HOUR / 12)
+    found = prometheus.query_range(EXPRESSION, now - timedelta(days=days), now, STEP)
     if not found:
         raise PrometheusError(
             f"Prometheus at {prometheus.url} has no series {RECORDED}: run site.yml, which brings its rules, "
@@ -84,7 +88,14 @@ def plot(resource: Resource) -> str:
     figure = Figure(figsize=(6.4, 2.3), layout="constrained")
     axes = figure.subplots()
     moments = [datetime.fromtimestamp(moment, UTC) for moment, _ in resource.series.points]
-    axes.plot(moments, [100 * value for _, value in resource.series.points], color=STEEL, linewidth=1, label="used")
+    axes.plot(
+        moments,
+        [100 * value for _, value in resource.series.points],
+        color=STEEL,
+        linewidth=1,
+        marker="." if len(moments) < LEAST_POINTS else "",
+        label="used",
+    )
     if line := resource.forecast:
         ahead = line.now + (line.now - line.peaks[0][0])
         ends = [line.peaks[0][0], ahead]
@@ -133,7 +144,14 @@ def main() -> int:
     parser.add_argument("--user", default="operator")
     parser.add_argument("--password-file", type=Path, required=True, help="file that holds the password alone")
     parser.add_argument("--authority", type=Path, required=True, help="certificate of the site's authority")
-    parser.add_argument("--days", type=int, default=30, help="length of the history (default: 30)")
+    parser.add_argument(
+        "--days",
+        type=int,
+        default=30,
+        choices=range(1, 91),
+        metavar="DAYS",
+        help="length of the history, 1 to 90 (default: 30)",
+    )
     parser.add_argument("--output", type=Path, default=Path("capacity.html"))
     arguments = parser.parse_args()
     try:

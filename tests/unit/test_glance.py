@@ -42,7 +42,7 @@ def test_figures_are_shown_with_their_units() -> None:
         Answers(
             {
                 BY_TITLE["last snapshot of Elasticsearch"].expression: value(7200),
-                BY_TITLE["most used resource"].expression: value(0.4567),
+                BY_TITLE["fullest disk, memory or pool"].expression: value(0.4567),
                 BY_TITLE["bank instances that answer"].expression: value(3),
             }
         )
@@ -61,7 +61,7 @@ def test_figures_are_shown_with_their_units() -> None:
         ("other targets that do not answer", 0, 2),
         ("books out of balance, in minor units", 0, 1),
         ("last snapshot of Elasticsearch", 25 * 3600, 27 * 3600),
-        ("most used resource", 0.9, 0.91),
+        ("fullest disk, memory or pool", 0.9, 0.91),
     ],
 )
 def test_a_bad_figure_is_red(title: str, good: float, bad: float) -> None:
