@@ -50,6 +50,9 @@ FIGURES = (
         lambda n: n != 0,
     ),
     Figure(
+        "least error budget left of 30 days", "min(slo:error_budget_left:ratio)", percent, lambda share: share < 0.25
+    ),
+    Figure(
         "last snapshot of Elasticsearch",
         "time() - max(elasticsearch_snapshot_last_success_timestamp_seconds)",
         age,
