@@ -10,8 +10,12 @@ from tests.site_client import AUTHORITY_CERTIFICATE
 
 from .conftest import PROMETHEUS, prometheus_query
 
-# Series that begin with an event which a sound platform does not have, and which event it is.
-BEGUN_BY_AN_EVENT: dict[str, str] = {}
+# Series that a sound lab does not have, by a part of the selector, and why.
+NOT_IN_THE_LAB = {
+    '__name__="alertmanager_cluster_members"': "one host alone forms no cluster",
+    'name="chronyd.service"': "a container has the clock of its machine",
+    'wait_event_type="Lock"': "begins with a session that waits for another",
+}
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +61,7 @@ def test_every_series_that_a_rule_asks_for_is_measured(password: str) -> None:
     blind = []
     for rule in rules:
         for selector in set(selectors(ask("parse_query", password, query=rule["query"]))):
-            if any(f'__name__="{name}"' in selector for name in BEGUN_BY_AN_EVENT):
+            if any(part in selector for part in NOT_IN_THE_LAB):
                 continue
             if not prometheus_query(f"count(last_over_time({selector}[1h]))", password):
                 blind.append(f"{rule['name']}: no target gives {selector}")
