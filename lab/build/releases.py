@@ -42,6 +42,30 @@ def alertmanager(version: str) -> GoRelease:
     )
 
 
+def postgres_exporter(version: str) -> GoRelease:
+    """Return the exporter of PostgreSQL."""
+    return GoRelease(
+        name="postgres_exporter",
+        version=version,
+        module="github.com/prometheus-community/postgres_exporter",
+        module_version=f"v{version}",
+        programs={"postgres_exporter": "cmd/postgres_exporter"},
+    )
+
+
+def redis_exporter(version: str) -> GoRelease:
+    """Return the exporter of Redis."""
+    return GoRelease(
+        name="redis_exporter",
+        version=version,
+        module="github.com/oliver006/redis_exporter",
+        module_version=f"v{version}",
+        programs={"redis_exporter": "."},
+        version_prefix="v",
+        version_variable="main.BuildVersion",
+    )
+
+
 def logstash_config() -> GoRelease:
     """Return the parser of Logstash pipelines that tests use, because a Logstash is in no registry."""
     version = "0.5.3"
@@ -61,5 +85,7 @@ RELEASES: dict[str, Callable[[str], GoRelease]] = {
         prometheus,
         node_exporter,
         alertmanager,
+        postgres_exporter,
+        redis_exporter,
     )
 }

@@ -176,7 +176,7 @@ def test_database_belongs_to_its_owner_and_is_closed_to_others(server: Host) -> 
     sql = "SELECT pg_get_userbyid(datdba), datacl::text FROM pg_database WHERE datname = 'bank'"
     owner, rights = on_server(server, sql).split("|")
     assert owner == "bank_owner"
-    assert rights == "{bank_owner=CTc/bank_owner,bank_app=c/bank_owner}"
+    assert rights == "{bank_owner=CTc/bank_owner,bank_app=c/bank_owner,postgres_exporter=c/bank_owner}"
 
 
 def test_roles_have_no_rights_of_the_server(server: Host) -> None:

@@ -42,7 +42,12 @@ def changed(server: Host, apply: Apply) -> dict[str, str]:
     users = [
         {"name": "bank_owner", "password": "{{ vault_bank_database_owner_password }}"},
         {"name": "bank_app", "password": "{{ vault_bank_database_password }}", "connection_limit": 40},
-        {"name": "visitor", "password": "correct horse ' \" battery", "member_of": ["pg_monitor"]},
+        {
+            "name": "visitor",
+            "password": "correct horse ' \" battery",
+            "member_of": ["pg_monitor"],
+            "databases": ["bank"],
+        },
     ]
     answer = apply(
         postgresql_users=users,
@@ -63,6 +68,8 @@ def test_access_and_roles_change_without_a_restart(server: Host, changed: dict[s
     assert sql(server, "SELECT pg_has_role('visitor', 'pg_monitor', 'member')") == "t"
     rights = sql(server, "SELECT datacl FROM pg_database WHERE datname = 'guests'")
     assert rights == "{visitor=CTc/visitor}"
+    rights = sql(server, "SELECT datacl FROM pg_database WHERE datname = 'bank'")
+    assert rights == "{bank_owner=CTc/bank_owner,bank_app=c/bank_owner,visitor=c/bank_owner}"
 
 
 def test_broken_access_rule_leaves_everything_as_it_was(server: Host, changed: dict[str, str], apply: Apply) -> None:

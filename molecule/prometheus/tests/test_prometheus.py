@@ -100,7 +100,7 @@ def test_every_host_is_read(ask: Callable[..., Any]) -> None:
     assert set(found) == expected
     assert up == expected, [target["lastError"] for target in targets]
     labels = found["node", WATCHED]["labels"]
-    assert labels == {"job": "node", "instance": WATCHED, "group": "postgresql", "role": "node", "site": "main"}
+    assert labels == {"job": "node", "instance": WATCHED, "group": "logstash", "role": "node", "site": "main"}
 
 
 @pytest.mark.parametrize("login", [None, "operator:wrong", "someone:{password}", "operator:"])
