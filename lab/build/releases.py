@@ -66,6 +66,17 @@ def redis_exporter(version: str) -> GoRelease:
     )
 
 
+def blackbox_exporter(version: str) -> GoRelease:
+    """Return the exporter that looks at services from outside."""
+    return GoRelease(
+        name="blackbox_exporter",
+        version=version,
+        module="github.com/prometheus/blackbox_exporter",
+        module_version=f"v{version}",
+        programs={"blackbox_exporter": "."},
+    )
+
+
 def logstash_config() -> GoRelease:
     """Return the parser of Logstash pipelines that tests use, because a Logstash is in no registry."""
     version = "0.5.3"
@@ -87,5 +98,6 @@ RELEASES: dict[str, Callable[[str], GoRelease]] = {
         alertmanager,
         postgres_exporter,
         redis_exporter,
+        blackbox_exporter,
     )
 }

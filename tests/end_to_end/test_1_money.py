@@ -105,6 +105,7 @@ def test_prometheus_sees_every_host_and_every_instance(secret: dict[str, str], l
     expected = {("node", name) for name in lab_hosts}
     expected |= {("bank", name) for name, host in lab_hosts.items() if "bank_app" in host.groups}
     expected |= {("haproxy", name) for name, host in lab_hosts.items() if "load_balancer" in host.groups}
+    expected |= {(job, name) for job in ("postgresql", "redis") for name in lab_hosts if job in lab_hosts[name].groups}
 
     def every_target_is_up() -> bool:
         samples = prometheus_query("up", secret["vault_prometheus_web_password"])
@@ -113,6 +114,20 @@ def test_prometheus_sees_every_host_and_every_instance(secret: dict[str, str], l
 
     # A server that has just started scrapes each target for the first time within one interval.
     wait_until(every_target_is_up, "Prometheus sees every host and every instance up")
+
+
+def test_services_answer_as_their_clients_see_them(secret: dict[str, str], lab_hosts: dict) -> None:
+    groups = {"bank": "load_balancer", "postgresql": "postgresql", "redis": "redis"}
+    expected = {
+        (probe, name) for probe, group in groups.items() for name in lab_hosts if group in lab_hosts[name].groups
+    }
+
+    def every_probe_succeeds() -> bool:
+        samples = prometheus_query("probe_success", secret["vault_prometheus_web_password"])
+        state = {(sample["metric"]["probe"], sample["metric"]["instance"]): sample["value"][1] for sample in samples}
+        return set(state) == expected and set(state.values()) == {"1"}
+
+    wait_until(every_probe_succeeds, "Prometheus sees every service from outside")
 
 
 def test_prometheus_counts_the_transfers(customer: Customer, secret: dict[str, str]) -> None:

@@ -88,7 +88,7 @@ def alerts_loaded(ask: Callable[..., Any]) -> set[str]:
 
 
 def test_every_host_is_read(ask: Callable[..., Any]) -> None:
-    expected = {("node", HOST), ("node", WATCHED), ("prometheus", HOST)}
+    expected = {("node", HOST), ("node", WATCHED), ("prometheus", HOST), ("blackbox_exporter", HOST)}
     deadline = time.monotonic() + 60
     while True:
         targets = ask("/api/v1/targets", state="active")["activeTargets"]
@@ -256,9 +256,14 @@ def test_file_that_is_no_rule_file_is_named(text: str, reason: str) -> None:
         ("prometheus_retention_size", "900TB", "lower prometheus_retention_size or move prometheus_data_directory"),
         ("vault_prometheus_web_password", "é" * 37, "needs 16 to 72 bytes"),
         ("prometheus_runbook_base_url", "git.example.com/platform", "so that alerts name the path alone"),
+        (
+            "prometheus_jobs_extra",
+            [{"name": "slip", "group": "postgres", "port": 1}],
+            "names postgres, which is",
+        ),
     ],
 )
-def test_bad_input_is_refused(server: Host, apply: Apply, name: str, value: str, sentence: str) -> None:
+def test_bad_input_is_refused(server: Host, apply: Apply, name: str, value: object, sentence: str) -> None:
     before = state(server)
     answer = apply(*ROLE, **{name: value})
     assert answer.failed
