@@ -77,6 +77,17 @@ def blackbox_exporter(version: str) -> GoRelease:
     )
 
 
+def elasticsearch_exporter(version: str) -> GoRelease:
+    """Return the exporter of Elasticsearch."""
+    return GoRelease(
+        name="elasticsearch_exporter",
+        version=version,
+        module="github.com/prometheus-community/elasticsearch_exporter",
+        module_version=f"v{version}",
+        programs={"elasticsearch_exporter": "."},
+    )
+
+
 def logstash_config() -> GoRelease:
     """Return the parser of Logstash pipelines that tests use, because a Logstash is in no registry."""
     version = "0.5.3"
@@ -99,5 +110,6 @@ RELEASES: dict[str, Callable[[str], GoRelease]] = {
         postgres_exporter,
         redis_exporter,
         blackbox_exporter,
+        elasticsearch_exporter,
     )
 }

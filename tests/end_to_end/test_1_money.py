@@ -105,7 +105,12 @@ def test_prometheus_sees_every_host_and_every_instance(secret: dict[str, str], l
     expected = {("node", name) for name in lab_hosts}
     expected |= {("bank", name) for name, host in lab_hosts.items() if "bank_app" in host.groups}
     expected |= {("haproxy", name) for name, host in lab_hosts.items() if "load_balancer" in host.groups}
-    expected |= {(job, name) for job in ("postgresql", "redis") for name in lab_hosts if job in lab_hosts[name].groups}
+    expected |= {
+        (job, name)
+        for job in ("elasticsearch", "postgresql", "redis")
+        for name in lab_hosts
+        if job in lab_hosts[name].groups
+    }
 
     def every_target_is_up() -> bool:
         samples = prometheus_query("up", secret["vault_prometheus_web_password"])
