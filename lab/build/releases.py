@@ -88,6 +88,17 @@ def elasticsearch_exporter(version: str) -> GoRelease:
     )
 
 
+def pushgateway(version: str) -> GoRelease:
+    """Return the gateway that keeps the metrics of jobs that ended."""
+    return GoRelease(
+        name="pushgateway",
+        version=version,
+        module="github.com/prometheus/pushgateway",
+        module_version=f"v{version}",
+        programs={"pushgateway": "."},
+    )
+
+
 def logstash_config() -> GoRelease:
     """Return the parser of Logstash pipelines that tests use, because a Logstash is in no registry."""
     version = "0.5.3"
@@ -111,5 +122,6 @@ RELEASES: dict[str, Callable[[str], GoRelease]] = {
         redis_exporter,
         blackbox_exporter,
         elasticsearch_exporter,
+        pushgateway,
     )
 }

@@ -14,7 +14,7 @@ from rich.console import Console
 
 from lab import access, cache, cli, engine, hosts, mirror, secrets, settings
 from lab.build import beats, elasticsearch, rpm
-from lab.build.releases import prometheus
+from lab.build.releases import prometheus, redis_exporter
 from lab.build.rpm import upstream_version
 from lab.cli import allow_memory_maps, unit_states
 from lab.settings import LabError, roles_of
@@ -125,6 +125,7 @@ def test_versions_are_named_as_their_projects_name_them() -> None:
     assert upstream_version("5:7.0.15-1~deb12u10") == "7.0.15"
     assert prometheus("3.13.3").module_version == "v0.313.3"
     assert prometheus("3.13.3").directory == "prometheus-3.13.3.linux-amd64"
+    assert redis_exporter("1.88.0").directory == "redis_exporter-v1.88.0.linux-amd64"
 
 
 def test_a_service_that_is_not_active_stands_out() -> None:

@@ -191,7 +191,7 @@ def state(server: Host) -> str:
         ({"vault_exporter_web_password": "short"}, ["vault_exporter_web_password needs 16 to 72 bytes"]),
         (
             {"vault_exporter_web_password": "é" * 37, "postgres_exporter_web_user": "a:b"},
-            ["vault_exporter_web_password needs 16 to 72 bytes", "postgres_exporter_web_user needs letters"],
+            ["vault_exporter_web_password needs 16 to 72 bytes", 'the name "a:b" needs letters'],
         ),
         (
             {"postgres_exporter_database": "bank sslmode=allow", "postgresql_users": []},

@@ -169,7 +169,7 @@ def state(server: Host) -> str:
     ("variables", "sentence"),
     [
         ({"vault_exporter_web_password": "short"}, "vault_exporter_web_password needs 16 to 72 bytes"),
-        ({"redis_exporter_web_user": ""}, "redis_exporter_web_user needs letters"),
+        ({"redis_exporter_web_user": ""}, 'the name "" needs letters'),
         (
             {"redis_exporter_redis_user": "a@b", "redis_exporter_redis_password": ""},
             "letters, digits, dots, dashes and underscores are needed. redis_users has no user a@b, as which the server"
