@@ -156,6 +156,13 @@ def test_every_rule_file_has_unit_tests_that_are_run() -> None:
     assert tested == {path.name for path in RULES.glob("*.yml")}
 
 
+def test_alertmanager_silences_alerts_that_exist() -> None:
+    text = (PROJECT / "roles/alertmanager/templates/alertmanager.yml.j2").read_text(encoding="utf-8")
+    named = {name for names in re.findall(r'alertname=~?"([\w|]+)"', text) for name in names.split("|")}
+    assert len(named) >= 10
+    assert named <= {alert.name for alert in ALERTS}
+
+
 @cache
 def recorded_series() -> set[str]:
     """Return the names that recording rules give."""
