@@ -5,7 +5,7 @@ VENV := .venv
 PYTHON := $(VENV)/bin/python
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
-.PHONY: help up down ps logs seed prepare test test-app lint benchmark capacity-report clean
+.PHONY: help up down ps logs seed prepare test test-long test-app lint benchmark capacity-report clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -33,8 +33,11 @@ seed: $(VENV) ## Load the demonstration data again
 prepare: $(VENV) ## Build the host image and the mirror, without starting hosts
 	@$(PYTHON) -m lab prepare
 
-test: $(VENV) ## Run every check: lint, unit tests, a Molecule scenario per role, end to end on the lab
+test: $(VENV) ## Run every check but two long ones: lint, unit tests, a Molecule scenario per role, end to end on the lab
 	@$(PYTHON) -m tests.runner
+
+test-long: $(VENV) ## Run the checks that are too long for make test: the smallest site, a cluster of Elasticsearch (20 minutes)
+	@$(PYTHON) -m tests.runner prepare long
 
 test-app: $(VENV) ## Run the application's own tests against a throw-away PostgreSQL and Redis
 	@$(PYTHON) -m tests.runner app

@@ -1,6 +1,7 @@
 """Run every check side by side, one line each: python -m tests.runner [check ...].
 
-A check is named like the line that it prints; "lint" and "molecule" name whole groups.
+A check is named like the line that it prints; "lint", "molecule" and "long" name whole groups.
+The long checks run only when they are named.
 """
 
 import argparse
@@ -23,6 +24,10 @@ LOG_LINES_SHOWN = 80
 PREPARE = "prepare"
 # Folders below tests/ that start containers.
 HOST_FOLDERS = {"end_to_end", "single_host", "preflight"}
+# Each takes some 15 minutes on two cores; what they look at, others look at in smaller.
+LONG = ("single_host", "molecule elasticsearch_cluster")
+# Set where nobody uses the lab after its tests: its idle hosts take a fifth of two cores from the other checks.
+STOP_VARIABLE = "LAB_STOP_AFTER_TESTS"
 # Started before the others, so that none of them is left alone on one core at the end.
 LONGEST_FIRST = (
     "end_to_end",
@@ -58,6 +63,8 @@ def pytest_folder(folder: Path) -> Check:
     commands = [[*pytest, str(folder.relative_to(PROJECT))]]
     if folder.name == "end_to_end":
         commands.insert(0, [sys.executable, "-m", "lab", "up"])
+        if os.environ.get(STOP_VARIABLE):
+            commands.append([sys.executable, "-m", "lab", "down"])
     return Check(folder.name, folder.name, commands, needs_hosts=folder.name in HOST_FOLDERS)
 
 
@@ -194,19 +201,35 @@ def run_all(checks: list[Check]) -> list[bool]:
     return results
 
 
+def choose(checks: list[Check], wanted: set[str]) -> list[Check]:
+    """Return the checks of the wanted names and groups, or all but the long ones when nothing is wanted.
+
+    Raises:
+        ValueError: a name is unknown.
+    """
+    names = {check.name for check in checks} | {check.group for check in checks} | {"long"}
+    if unknown := wanted - names:
+        raise ValueError(f"no such check: {', '.join(sorted(unknown))}; there are: {', '.join(sorted(names))}")
+    if not wanted:
+        return [check for check in checks if check.name not in LONG]
+    wanted = wanted | (set(LONG) if "long" in wanted else set())
+    return [check for check in checks if {check.name, check.group} & wanted]
+
+
 def main() -> None:
     """Parse the command line, run the chosen checks and close with the count."""
-    checks = all_checks()
-    names = sorted({check.name for check in checks} | {check.group for check in checks})
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("check", nargs="*", help="; ".join(names))
+    parser.add_argument("check", nargs="*", help="name or group of a check; an unknown one lists them")
     wanted = set(parser.parse_args().check)
-    if unknown := wanted - set(names):
-        parser.error(f"no such check: {', '.join(sorted(unknown))}; there are: {', '.join(names)}")
-    chosen = [check for check in checks if not wanted or {check.name, check.group} & wanted]
+    try:
+        chosen = choose(all_checks(), wanted)
+    except ValueError as error:
+        parser.error(str(error))
     begun = time.monotonic()
     results = run_all(chosen)
     print(f"{len(chosen)} checks in {time.monotonic() - begun:.0f} s")
+    if not wanted:
+        print(f"not run, because they are long: {', '.join(LONG)} (make test-long)")
     print(f"{results.count(True)} passed, {results.count(False)} failed")
     sys.exit(0 if results and all(results) else 1)
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests import runner
-from tests.runner import Check, run_all
+from tests.runner import LONG, Check, all_checks, choose, run_all
 
 
 def python(name: str, code: str, *, needs_hosts: bool = False) -> Check:
@@ -44,3 +44,27 @@ def test_a_failed_check_is_told_with_its_log(capsys: pytest.CaptureFixture[str])
 
 def test_checks_that_need_hosts_run_without_the_preparation_when_it_was_not_asked_for() -> None:
     assert run_all([python("scenario", "pass", needs_hosts=True)]) == [True]
+
+
+def test_long_checks_run_when_they_are_named_alone() -> None:
+    checks = all_checks()
+    names = {check.name for check in checks}
+    assert set(LONG) <= names
+    assert {check.name for check in choose(checks, set())} == names - set(LONG)
+    assert {check.name for check in choose(checks, {"long"})} == set(LONG)
+    assert [check.name for check in choose(checks, {"single_host"})] == ["single_host"]
+
+
+def test_an_unknown_check_is_refused_with_the_known_ones() -> None:
+    with pytest.raises(ValueError, match=r"no such check: tset; there are: .*molecule redis"):
+        choose(all_checks(), {"tset"})
+
+
+def test_lab_is_stopped_after_its_tests_where_nobody_uses_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    def last_command() -> list[str]:
+        return next(check for check in all_checks() if check.name == "end_to_end").commands[-1]
+
+    monkeypatch.delenv(runner.STOP_VARIABLE, raising=False)
+    assert "pytest" in last_command()
+    monkeypatch.setenv(runner.STOP_VARIABLE, "1")
+    assert last_command()[-2:] == ["lab", "down"]
