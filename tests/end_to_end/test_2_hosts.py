@@ -33,7 +33,10 @@ def test_check_mode_finds_nothing_to_do() -> None:
         ("lb1", "app1", 8000, True),
         ("monitoring1", "app1", 9100, True),
         ("lb1", "db1", 5432, False),
-        ("monitoring1", "db1", 5432, False),
+        # The blackbox exporter looks whether it answers.
+        ("monitoring1", "db1", 5432, True),
+        ("monitoring1", "db1", 9187, True),
+        ("app1", "db1", 9187, False),
         ("lb1", "db1", 6379, False),
         ("app2", "app1", 8000, False),
         ("app1", "db1", 9100, False),
