@@ -11,6 +11,7 @@ import time
 import urllib.error
 import urllib.parse
 import urllib.request
+import uuid
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -109,6 +110,21 @@ def test_wrong_log_in_is_refused(ask: Callable[..., Any], password: str, login: 
         with pytest.raises(urllib.error.HTTPError) as refused:
             ask(path, login=login.format(password=password) if login else None)
         assert refused.value.code == 401
+
+
+def test_reader_has_a_log_in_until_it_leaves_the_list(server: Host, ask: Callable[..., Any], apply: Apply) -> None:
+    before = process(server)
+    login = 'wall:"$HOME`id` %é\'' + uuid.uuid4().hex
+    name, _, password = login.partition(":")
+    answer = apply(*ROLE, prometheus_readers=[{"name": name, "password": password}])
+    assert not answer.failed, answer.output
+    assert ask("/api/v1/query", login=login, query="up")["result"]
+    answer = apply(*ROLE)
+    assert not answer.failed, answer.output
+    with pytest.raises(urllib.error.HTTPError) as refused:
+        ask("/api/v1/query", login=login, query="up")
+    assert refused.value.code == 401
+    assert process(server) == before
 
 
 def test_plain_http_is_refused(ask: Callable[..., Any]) -> None:
@@ -255,6 +271,8 @@ def test_file_that_is_no_rule_file_is_named(text: str, reason: str) -> None:
     [
         ("prometheus_retention_size", "900TB", "lower prometheus_retention_size or move prometheus_data_directory"),
         ("vault_prometheus_web_password", "é" * 37, "needs 16 to 72 bytes"),
+        ("prometheus_readers", [{"name": "wall", "password": "short"}], "The log-in wall of Prometheus cannot work"),
+        ("prometheus_readers", [{"name": "operator", "password": "x" * 32}], "name a log-in of Prometheus twice"),
         ("prometheus_runbook_base_url", "git.example.com/platform", "so that alerts name the path alone"),
         (
             "prometheus_jobs_extra",
