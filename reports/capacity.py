@@ -3,18 +3,16 @@
 Reads the recording rule ``capacity:used:ratio`` and writes one HTML page with a plot for each resource.
 """
 
-import argparse
-import io
 import sys
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import jinja2
-import matplotlib as mpl
-from matplotlib.figure import Figure
 
+from reports.command_line import parser_of, run
 from reports.forecast import DAY, Forecast, forecast
+from reports.plots import AMBER, LEAST_POINTS, RED, STEEL, figure_of, svg
 from reports.prometheus import Prometheus, PrometheusError, Series
 
 RECORDED = "capacity:used:ratio"
@@ -27,9 +25,6 @@ LIMIT_SHARE = 1.0
 # Labels that say where a resource is, from the whole to the part.
 PLACE_LABELS = ("site", "instance", "mountpoint", "datname")
 TEMPLATE = Path(__file__).with_name("capacity.html.j2")
-# A line of fewer points is hard to see.
-LEAST_POINTS = 10
-STEEL, AMBER, RED = "#2b5c8a", "#d98b00", "#b3261e"
 
 
 @dataclass(frozen=True)
@@ -85,7 +80,7 @@ def resources(prometheus: Prometheus, days: int, now: datetime) -> list[Resource
 
 def plot(resource: Resource) -> str:
     """Return the plot of a resource's use and forecast as SVG."""
-    figure = Figure(figsize=(6.4, 2.3), layout="constrained")
+    figure = figure_of(6.4, 2.3)
     axes = figure.subplots()
     moments = [datetime.fromtimestamp(moment, UTC) for moment, _ in resource.series.points]
     axes.plot(
@@ -107,12 +102,7 @@ def plot(resource: Resource) -> str:
     axes.set_ylabel("% of the limit")
     axes.tick_params(axis="x", labelrotation=20, labelsize=8)
     figure.legend(fontsize=8, frameon=False, loc="outside lower center", ncols=2)
-    stream = io.StringIO()
-    # Letters stay letters: a page of many plots is then a quarter of the size.
-    with mpl.rc_context({"svg.hashsalt": f"{resource.name} {resource.place}", "svg.fonttype": "none"}):
-        figure.savefig(stream, format="svg", metadata={"Date": None})
-    text = stream.getvalue()
-    return text[text.index("<svg") :]
+    return svg(figure, f"{resource.name} {resource.place}")
 
 
 def page(found: list[Resource], source: str, days: int, now: datetime) -> str:
@@ -139,11 +129,7 @@ def write(prometheus: Prometheus, days: int, output: Path) -> str:
 
 def main() -> int:
     """Write the report of a site; return 2 and say why if it cannot be had."""
-    parser = argparse.ArgumentParser(prog="python -m reports.capacity", description=__doc__)
-    parser.add_argument("--url", required=True, help="Prometheus, for instance https://mon1.example.com:9090")
-    parser.add_argument("--user", default="operator")
-    parser.add_argument("--password-file", type=Path, required=True, help="file that holds the password alone")
-    parser.add_argument("--authority", type=Path, required=True, help="certificate of the site's authority")
+    parser = parser_of("capacity", __doc__, "https://mon1.example.com:9090", Path("capacity.html"))
     parser.add_argument(
         "--days",
         type=int,
@@ -152,16 +138,8 @@ def main() -> int:
         metavar="DAYS",
         help="length of the history, 1 to 90 (default: 30)",
     )
-    parser.add_argument("--output", type=Path, default=Path("capacity.html"))
     arguments = parser.parse_args()
-    try:
-        password = arguments.password_file.read_text(encoding="utf-8").strip()
-        prometheus = Prometheus(arguments.url, arguments.user, password, arguments.authority)
-        print(write(prometheus, arguments.days, arguments.output))
-    except (PrometheusError, OSError) as error:
-        print(f"No report: {error}", file=sys.stderr)
-        return 2
-    return 0
+    return run(arguments, Prometheus, lambda server: write(server, arguments.days, arguments.output))
 
 
 if __name__ == "__main__":

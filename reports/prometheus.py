@@ -2,15 +2,12 @@
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from pathlib import Path
 from typing import Any
 
-import requests
-
-ANSWER_SECONDS = 30
+from reports.service import Service, ServiceError
 
 
-class PrometheusError(Exception):
+class PrometheusError(ServiceError):
     """Prometheus gave no answer; the text says why and what to do."""
 
 
@@ -22,16 +19,12 @@ class Series:
     points: list[tuple[float, float]]
 
 
-class Prometheus:
+class Prometheus(Service):
     """One server, asked as its operator."""
 
-    def __init__(self, url: str, user: str, password: str, authority: Path) -> None:
-        self.url = url.rstrip("/")
-        self.session = requests.Session()
-        # The platform's own authority must be enough, whatever this machine's environment trusts.
-        self.session.trust_env = False
-        self.session.auth = (user, password)
-        self.session.verify = str(authority)
+    name = "Prometheus"
+    unit = "prometheus.service"
+    error = PrometheusError
 
     def ask(self, path: str, **parameters: str) -> Any:  # noqa: ANN401 - the API's answers have many shapes
         """Return the data of an answer.
@@ -39,19 +32,7 @@ class Prometheus:
         Raises:
             PrometheusError: no answer, a wrong password, or a question that Prometheus refuses.
         """
-        try:
-            answer = self.session.get(f"{self.url}/api/v1/{path}", params=parameters, timeout=ANSWER_SECONDS)
-        except (requests.RequestException, OSError) as error:
-            raise PrometheusError(
-                f"Prometheus at {self.url} does not answer ({error}). "
-                "See that prometheus.service runs there, and that this machine is one of firewall_operator_sources."
-            ) from None
-        if answer.status_code == requests.codes.unauthorized:
-            raise PrometheusError(f"Prometheus at {self.url} refuses the user or the password.")
-        try:
-            body = answer.json()
-        except requests.JSONDecodeError:
-            raise PrometheusError(f"{self.url} answers {answer.status_code}, and not as Prometheus does.") from None
+        body = self.document("GET", f"/api/v1/{path}", params=parameters)
         if body.get("status") != "success":
             raise PrometheusError(f"Prometheus at {self.url} refuses the question: {body.get('error', body)}")
         return body["data"]

@@ -90,9 +90,10 @@ def by_threshold() -> dashboard_builders.FieldColor:
     return dashboard_builders.FieldColor().mode(FieldColorModeId.THRESHOLDS)
 
 
-def last() -> common_builders.ReduceDataOptions:
-    """Return that the latest value counts."""
-    return common_builders.ReduceDataOptions().calcs(["lastNotNull"])
+def reduced(queries: Sequence[Query]) -> common_builders.ReduceDataOptions:
+    """Return what makes one figure of a series: the latest value, or the number of lines in the whole time."""
+    are_lines = isinstance(queries[0], Lines)
+    return common_builders.ReduceDataOptions().calcs(["sum" if are_lines else "lastNotNull"])
 
 
 def now(
@@ -111,12 +112,12 @@ def now(
     """Return large figures of this moment on the colour of their step; ``link`` is the dashboard that tells more."""
 
     def make() -> Builder:
-        panel = stat.Panel().reduce_options(last()).graph_mode(common.BigValueGraphMode.NONE)
+        panel = stat.Panel().reduce_options(reduced(queries)).graph_mode(common.BigValueGraphMode.NONE)
         panel.color_mode(common.BigValueColorMode.BACKGROUND_SOLID if steps != limits.NONE or meanings else
                          common.BigValueColorMode.VALUE)  # fmt: skip
         panel.color_scheme(by_threshold()).mappings(mapping(meanings or {}))
         panel.text_mode(common.BigValueTextMode.AUTO if len(queries) == 1 else common.BigValueTextMode.VALUE_AND_NAME)
-        made = [one.target(instant=True) if isinstance(one, Prom) else one.counted() for one in queries]
+        made = [one.target(instant=True) if isinstance(one, Prom) else one.over_time() for one in queries]
         panel.targets(letters(made))
         if decimals is not None:
             panel.decimals(decimals)
@@ -193,13 +194,13 @@ def ranking(
     """Return one horizontal bar for each thing, now."""
 
     def make() -> Builder:
-        panel = bargauge.Panel().display_mode(common.BarGaugeDisplayMode.BASIC).reduce_options(last())
+        panel = bargauge.Panel().display_mode(common.BarGaugeDisplayMode.BASIC).reduce_options(reduced(queries))
         panel.orientation(common.VizOrientation.HORIZONTAL).color_scheme(by_threshold())
         if least is not None:
             panel.min(least)
         if most is not None:
             panel.max(most)
-        made = [one.target(instant=True) if isinstance(one, Prom) else one.counted() for one in queries]
+        made = [one.target(instant=True) if isinstance(one, Prom) else one.over_time() for one in queries]
         panel.targets(letters(made))
         return dressed(panel, title, description, unit, empty, steps, queries)
 
