@@ -5,10 +5,10 @@ VENV := .venv
 PYTHON := $(VENV)/bin/python
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
-.PHONY: help up down ps logs seed prepare test test-long test-app lint benchmark capacity-report clean
+.PHONY: help up down ps logs seed prepare test test-long test-app lint benchmark capacity-report dashboards-preview clean
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 $(VENV): FORCE
 	@lab/bootstrap $(VENV)
@@ -50,6 +50,9 @@ benchmark: $(VENV) ## Measure the converge figures of benchmarks/README.md (abou
 
 capacity-report: $(VENV) ## Write when each limit of the lab is reached: .lab/reports/capacity.html
 	@$(PYTHON) -m lab capacity-report
+
+dashboards-preview: $(VENV) ## Write the dashboards with the data of now, as pages: .lab/reports/dashboards/
+	@$(PYTHON) -m lab dashboards-preview
 
 clean: ## Remove the lab's hosts, data, keys and passwords; builds stay in the cache
 	@if [ -x $(PYTHON) ]; then $(PYTHON) -m lab clean; else rm -rf .lab; fi

@@ -1,4 +1,7 @@
-"""Command line of the lab: python -m lab up | prepare | start | down | ps | logs | seed | capacity-report | clean."""
+"""Command line of the lab: python -m lab up | prepare | start | down | ps | logs | seed | clean | a report.
+
+The reports: capacity-report, dashboards-preview.
+"""
 
 import argparse
 import os
@@ -8,6 +11,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import TypeVar
 
 import docker
 from docker.errors import NotFound
@@ -33,7 +37,9 @@ from lab.settings import (
     platform_roles,
     roles_of,
 )
+from reports.grafana import Grafana
 from reports.prometheus import Prometheus, PrometheusError
+from reports.service import Service, ServiceError
 
 BIN = Path(sys.executable).parent
 # Lines of Ansible's output that say what it is doing now.
@@ -195,20 +201,32 @@ def ps(console: Console, wanted: list[hosts.Host]) -> None:
         console.print(f"[red]No figures and alerts: {escape(str(error))}[/red]")
 
 
+Kind = TypeVar("Kind", bound=Service)
+
+
+def service(kind: type[Kind], wanted: list[hosts.Host], group: str, port: int, secret: str) -> Kind:
+    """Return a service of the lab, to be asked as its operator.
+
+    Raises:
+        LabError: no host of it is there.
+    """
+    server = next((host for host in wanted if group in host.groups), None)
+    if server is None:
+        raise LabError(f"the inventory has no host in group {group}")
+    try:
+        url = hosts.url(server, port)
+    except NotFound:
+        raise LabError(f"{server.name} does not run: make up") from None
+    return kind(url, "operator", secrets.ensure()[secret], AUTHORITY / "ca.crt")
+
+
 def prometheus(wanted: list[hosts.Host]) -> Prometheus:
     """Return the lab's Prometheus.
 
     Raises:
         LabError: no host of it is there.
     """
-    server = next((host for host in wanted if "prometheus" in host.groups), None)
-    if server is None:
-        raise LabError("the inventory has no host in group prometheus")
-    try:
-        url = hosts.url(server, 9090)
-    except NotFound:
-        raise LabError(f"{server.name} does not run: make up") from None
-    return Prometheus(url, "operator", secrets.ensure()["vault_prometheus_web_password"], AUTHORITY / "ca.crt")
+    return service(Prometheus, wanted, "prometheus", 9090, "vault_prometheus_web_password")
 
 
 def unit_states(answer: str) -> str:
@@ -247,6 +265,17 @@ def capacity_report(console: Console) -> None:
         raise LabError(str(error)) from None
 
 
+def dashboards_preview(console: Console) -> None:
+    """Write the dashboards of the lab with the data of now."""
+    from reports import preview
+
+    grafana = service(Grafana, hosts.inventory(), "grafana", 3030, "vault_grafana_operator_password")
+    try:
+        console.print(preview.write(grafana, STATE / "reports" / "dashboards"), highlight=False)
+    except ServiceError as error:
+        raise LabError(str(error)) from None
+
+
 def clean(console: Console) -> None:
     """Remove hosts, data, keys and passwords; the build cache stays, and so does what other labs share."""
     # An engine that does not run keeps its containers, which would be in the way of the next lab.
@@ -264,7 +293,7 @@ def main() -> None:
     """Parse the command line and act."""
     parser = argparse.ArgumentParser(prog="python -m lab", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
-    for name in ("up", "prepare", "start", "down", "ps", "seed", "capacity-report", "clean"):
+    for name in ("up", "prepare", "start", "down", "ps", "seed", "capacity-report", "dashboards-preview", "clean"):
         commands.add_parser(name)
     log_parser = commands.add_parser("logs")
     log_parser.add_argument("--host")
@@ -288,6 +317,8 @@ def main() -> None:
                 seed(console)
             case "capacity-report":
                 capacity_report(console)
+            case "dashboards-preview":
+                dashboards_preview(console)
             case "logs":
                 logs(arguments)
             case "clean":

@@ -1,11 +1,9 @@
 """Forecasts of capacity, and what their report says when Prometheus does not."""
 
-import http.server
 import json
 import math
 import ssl
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -104,27 +102,6 @@ def test_nothing_recorded_is_said_and_leaves_no_file(tmp_path: Path) -> None:
     with pytest.raises(PrometheusError, match=r"no series capacity:used:ratio: run site\.yml"):
         capacity.write(Recorded([]), 30, tmp_path / "capacity.html")
     assert not list(tmp_path.iterdir())
-
-
-@pytest.fixture
-def server() -> Iterator[tuple[str, dict[str, tuple[int, str]]]]:
-    """Run a web server on loopback; return its address and the answer that it gives."""
-    given: dict[str, tuple[int, str]] = {}
-
-    class Answer(http.server.BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            code, text = given["answer"]
-            self.send_response(code)
-            self.end_headers()
-            self.wfile.write(text.encode())
-
-        def log_message(self, *words: object) -> None:
-            pass
-
-    with http.server.HTTPServer(("127.0.0.1", 0), Answer) as listener:
-        threading.Thread(target=listener.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{listener.server_port}", given
-        listener.shutdown()
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,125 @@
+"""No dashboard shows an empty picture for a wrong reason: every question of every panel is asked through Grafana."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import requests
+
+from lab import hosts
+from reports import dashboards
+from reports.dashboards import Asker, Board, Choice, Panel
+from reports.grafana import Grafana
+from tests.content.conftest import PROJECT, read_yaml
+from tests.site_client import AUTHORITY_CERTIFICATE, CUSTOMER, Customer
+
+from .conftest import Execute, prometheus_query, wait_until
+
+GRAFANA = "https://localhost:3030"
+BOARDS = dashboards.boards()
+EXPECTED_EMPTY = read_yaml(PROJECT / "files/grafana/expected_empty.yml")
+
+
+@pytest.fixture(scope="module")
+def grafana(secret: dict[str, str]) -> Grafana:
+    """Return Grafana as an operator who may look."""
+    return Grafana(GRAFANA, "operator", secret["vault_grafana_operator_password"], AUTHORITY_CERTIFICATE)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _events(secret: dict[str, str], on: Execute, lab_hosts: dict[str, hosts.Host]) -> None:
+    """Have everything happen once that panels tell of: log-ins, refused ones, pages, the hourly maintenance."""
+    password = secret["vault_prometheus_web_password"]
+    with Customer() as stranger:
+        stranger.log_in(CUSTOMER, "not the password")
+    with Customer() as session:
+        session.log_in(CUSTOMER, secret["vault_bank_demo_password"])
+        for _ in range(20):
+            assert session.page("/accounts").status_code == requests.codes.ok
+        assert session.page("/audit").status_code == requests.codes.forbidden
+    first = min(name for name, host in lab_hosts.items() if "elasticsearch" in host.groups)
+    assert on(first, "systemctl", "start", "elasticsearch-maintenance.service")[0] == 0
+    # A rate needs two samples that differ.
+    counted = 'sum(rate(bank_logins_total{outcome="failure"}[1m])) > 0'
+    wait_until(lambda: bool(prometheus_query(counted, password)), "Prometheus has counted a refused log-in")
+    series = "elasticsearch_maintenance_last_run_timestamp_seconds"
+    wait_until(lambda: bool(prometheus_query(series, password)), "the figures of the maintenance are collected")
+
+
+def choices(asker: Asker, panel: Panel) -> Iterator[Choice]:
+    """Yield everything at "All", then each value of each variable of a panel, the others being at "All"."""
+    yield {}
+    for name in sorted(dashboards.names_in(panel.targets)):
+        for value in asker.values(name):
+            yield {name: [value]}
+
+
+def expected_empty(panel: Panel, letter: str) -> dict[str, Any] | None:
+    """Return the entry of the list that says why a question may have no answer, if there is one."""
+    for entry in EXPECTED_EMPTY:
+        is_named = panel.board in entry["dashboards"] and entry["panel"] == panel.title
+        if is_named and entry.get("query", letter) == letter:
+            return entry
+    return None
+
+
+def selected(panel: Panel, letter: str, chosen: Choice) -> str:
+    """Return where a question is and what was chosen."""
+    (target,) = [target for target in panel.targets if target["refId"] == letter]
+    return f"{panel}, query {letter}, {dict(chosen) or 'all'}: {target.get('expr') or target.get('query')}"
+
+
+def test_grafana_is_well(grafana: Grafana) -> None:
+    assert grafana.health()["database"] == "ok"
+
+
+@pytest.mark.parametrize("board", BOARDS, ids=lambda board: board.uid)
+def test_grafana_has_the_dashboard_of_the_repository(board: Board, grafana: Grafana) -> None:
+    found = grafana.document("GET", f"/api/dashboards/uid/{board.uid}")["dashboard"]
+    assert found["title"] == board.title
+    assert [panel.get("targets") for panel in found["panels"]] == [
+        panel.get("targets") for panel in board.source["panels"]
+    ]
+
+
+@pytest.mark.parametrize("board", BOARDS, ids=lambda board: board.uid)
+def test_variables_have_values(board: Board, grafana: Grafana) -> None:
+    asker = Asker(grafana, board)
+    empty = [name for name in board.variables if not asker.values(name)]
+    assert not empty
+
+
+@pytest.mark.parametrize("board", BOARDS, ids=lambda board: board.uid)
+def test_every_question_has_an_answer(board: Board, grafana: Grafana) -> None:
+    asker = Asker(grafana, board)
+    wrong = []
+    for panel in board.panels():
+        answered = set()
+        for chosen in choices(asker, panel):
+            for letter, answer in asker.answers(panel, chosen).items():
+                where = selected(panel, letter, chosen)
+                if answer.error:
+                    wrong.append(f"{where}: {answer.error}")
+                elif answer.has_data:
+                    answered.add(letter)
+                elif not expected_empty(panel, letter):
+                    wrong.append(f"{where}: no data")
+        stale = [letter for letter in answered if is_stale(expected_empty(panel, letter))]
+        wrong += [f"{panel}, query {letter}: has data, so take it off expected_empty.yml" for letter in stale]
+    assert not wrong, "\n".join(wrong)
+
+
+def is_stale(entry: dict[str, Any] | None) -> bool:
+    """Return whether an entry says of what has data that it has none."""
+    return entry is not None and not entry.get("may_have_data", False)
+
+
+def test_a_wrong_question_would_be_found(grafana: Grafana) -> None:
+    (board,) = [board for board in BOARDS if board.uid == "hosts"]
+    panel = next(board.panels())
+    asker = Asker(grafana, board)
+    for expression, is_error in (("a_metric_that_nobody_has", False), ("sum(", True)):
+        target = panel.targets[0] | {"expr": expression}
+        answer = asker.answers(Panel(board.uid, panel.source | {"targets": [target]}, ""))["A"]
+        assert bool(answer.error) == is_error
+        assert not answer.has_data
