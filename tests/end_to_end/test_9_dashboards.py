@@ -1,5 +1,6 @@
 """No dashboard shows an empty picture for a wrong reason: every question of every panel is asked through Grafana."""
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -14,9 +15,12 @@ from tests.content.conftest import PROJECT, read_yaml
 from tests.site_client import AUTHORITY_CERTIFICATE, CUSTOMER, Customer
 
 from .conftest import Execute, prometheus_query, wait_until
+from .test_8_rules import ask, selectors
 
 GRAFANA = "https://localhost:3030"
 BOARDS = dashboards.boards()
+# Lengths of time for what Grafana's server would put in, where Prometheus is asked what it understands.
+LENGTHS = {"$__rate_interval": "1m", "$__range": "1h"}
 EXPECTED_EMPTY = read_yaml(PROJECT / "files/grafana/expected_empty.yml")
 
 
@@ -107,6 +111,25 @@ def test_every_question_has_an_answer(board: Board, grafana: Grafana) -> None:
         stale = [letter for letter in answered if is_stale(expected_empty(panel, letter))]
         wrong += [f"{panel}, query {letter}: has data, so take it off expected_empty.yml" for letter in stale]
     assert not wrong, "\n".join(wrong)
+
+
+@pytest.mark.parametrize("board", BOARDS, ids=lambda board: board.uid)
+def test_every_metric_exists(board: Board, secret: dict[str, str]) -> None:
+    # A question that says "or 0" has an answer also when nobody has its metric.
+    password = secret["vault_prometheus_web_password"]
+    unknown = set()
+    for panel in board.panels():
+        for target in panel.targets:
+            if "expr" not in target or expected_empty(panel, target["refId"]):
+                continue
+            expression = dashboards.resolved(target["expr"], board, {}, "prometheus")
+            for macro, length in LENGTHS.items():
+                expression = expression.replace(macro, length)
+            for selector in selectors(ask("parse_query", password, query=expression)):
+                (name,) = re.findall(r'__name__="([^"]+)"', selector)
+                if not prometheus_query(f'count(last_over_time({{__name__="{name}"}}[1h]))', password):
+                    unknown.add(f"{panel}: nobody has {name}")
+    assert not unknown, "\n".join(sorted(unknown))
 
 
 def is_stale(entry: dict[str, Any] | None) -> bool:
