@@ -17,7 +17,7 @@ from lab.settings import PROJECT
 from tests.unit.test_elasticsearch import load
 
 ROLE = PROJECT / "roles/kibana"
-api = load(ROLE / "module_utils/kibana_api.py", "ansible.module_utils.kibana_api")
+api = load(PROJECT / "plugins/module_utils/rest_api.py", "ansible.module_utils.rest_api")
 content = load(ROLE / "library/kibana_content.py", "kibana_content")
 
 

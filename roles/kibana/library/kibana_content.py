@@ -8,7 +8,7 @@ from typing import Any
 from urllib.parse import quote
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.kibana_api import ACCESS, ApiError, api_of
+from ansible.module_utils.rest_api import ACCESS, ApiError, api_of
 
 DOCUMENTATION = r"""
 module: kibana_content
@@ -134,7 +134,8 @@ class Content:
     def __init__(self, module: AnsibleModule) -> None:
         """Take everything from the arguments."""
         self.module, self.params = module, module.params
-        self.api = api_of(module.params)
+        # Kibana refuses changes without this header.
+        self.api = api_of(module.params, {"kbn-xsrf": "ansible"})
         self.diff: list[dict[str, str]] = []
         self.spaces: dict[str, dict[str, Any]] = {}
         lines = (line for line in module.params["objects"].splitlines() if line.strip())

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.kibana_api import ACCESS, Api, ApiError, api_of
+from ansible.module_utils.rest_api import ACCESS, Api, ApiError, api_of
 
 DOCUMENTATION = r"""
 module: kibana_keystore

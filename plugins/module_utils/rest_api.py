@@ -1,4 +1,4 @@
-"""Speaks to the REST APIs of Kibana and Elasticsearch over verified TLS, for the modules of the role."""
+"""Speaks to REST APIs over verified TLS, for the modules of roles."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from urllib.error import HTTPError
 
 from ansible.module_utils.urls import open_url
 
-# Argument that every module of the role takes; the password is hidden in whatever Ansible shows or logs.
+# Argument that such modules take; the password is hidden in whatever Ansible shows or logs.
 ACCESS: dict[str, Any] = {
     "type": "dict",
     "required": True,
@@ -46,9 +46,12 @@ def reason_of(content: bytes) -> str:
 class Api:
     """Servers of which one is as good as another, as one user."""
 
-    def __init__(self, urls: list[str], ca_path: str, user: str, password: str) -> None:
-        """Remember where and who."""
+    def __init__(
+        self, urls: list[str], ca_path: str, user: str, password: str, headers: dict[str, str] | None = None
+    ) -> None:
+        """Remember where and who, and which headers a product asks for; without a user, a header must say who."""
         self.urls, self.ca_path, self.user, self.password = urls, ca_path, user, password
+        self.headers = headers or {}
 
     def send(
         self, method: str, path: str, data: bytes | None, content_type: str = "application/json", timeout: float = 30
@@ -65,10 +68,10 @@ class Api:
                     url + path,
                     method=method,
                     data=data,
-                    headers={"Content-Type": content_type, "kbn-xsrf": "ansible"},
-                    url_username=self.user,
-                    url_password=self.password,
-                    force_basic_auth=True,
+                    headers={"Content-Type": content_type, **self.headers},
+                    url_username=self.user or None,
+                    url_password=self.password or None,
+                    force_basic_auth=bool(self.user),
                     ca_path=self.ca_path,
                     use_proxy=False,
                     timeout=timeout,
@@ -92,6 +95,6 @@ class Api:
         return json.loads(content) if content.strip() else {}
 
 
-def api_of(params: dict[str, Any]) -> Api:
+def api_of(params: dict[str, Any], headers: dict[str, str] | None = None) -> Api:
     """Return the API for the arguments of a module."""
-    return Api(**params["access"])
+    return Api(**params["access"], headers=headers)
