@@ -36,9 +36,8 @@ from lab.settings import (
 BUILD = PROJECT / "lab" / "build"
 APP = PROJECT / "app"
 KEY_HOME = CACHE / "signing-key"
-# Where the mirror serves the Elastic stack, which its makers publish in a repository of its own, too.
-ELASTIC = Path("rpm", "elastic", rpm.ARCHITECTURE)
-ELASTIC_INDEX = "Elastic repository"
+# Vendors who publish their packages in a repository of their own; so does the mirror.
+VENDORS = ("elastic", "grafana")
 MAINTENANCE = "elasticsearch_maintenance"
 BEATS = ("filebeat", "metricbeat", "packetbeat")
 # Products that no package registry carries.
@@ -92,8 +91,8 @@ def build_packages() -> tuple[Path, bool]:
 
 
 @dataclass(frozen=True)
-class ElasticBuild:
-    """How the package of one role of the Elastic stack is made."""
+class VendorBuild:
+    """How the package of one role is made, which a vendor publishes in a repository of its own."""
 
     module: str
     sources: tuple[Path, ...]
@@ -101,24 +100,33 @@ class ElasticBuild:
     # Name of its release in ``versions()``.
     release: str = "elastic"
     is_standin: bool = False
+    vendor: str = "elastic"
 
 
-def elastic_build(role: str) -> ElasticBuild | None:
-    """Return how the package of a role is made, or nothing if the role is none of the Elastic stack."""
+def vendor_build(role: str) -> VendorBuild | None:
+    """Return how the package of a role is made, or nothing if no vendor publishes it."""
     if role == "elasticsearch":
-        return ElasticBuild("lab.build.elasticsearch", (BUILD / "elasticsearch.py", BUILD / "elasticsearch"))
+        return VendorBuild("lab.build.elasticsearch", (BUILD / "elasticsearch.py", BUILD / "elasticsearch"))
     if role in BEATS:
         sources = (BUILD / "go.py", BUILD / "beats.py", BUILD / "beats")
-        return ElasticBuild("lab.build.beats", sources, ("--beat", role), release="beats")
+        return VendorBuild("lab.build.beats", sources, ("--beat", role), release="beats")
     if role in STANDINS:
         folder = BUILD / "standins"
         sources = (folder / "__init__.py", folder / "build.py", folder / "shared.py", folder / role)
-        return ElasticBuild("lab.build.standins.build", sources, ("--product", role), is_standin=True)
+        return VendorBuild("lab.build.standins.build", sources, ("--product", role), is_standin=True)
+    if role == "grafana":
+        sources = (BUILD / "go.py", BUILD / "grafana.py", BUILD / "grafana")
+        return VendorBuild("lab.build.grafana", sources, release="grafana", vendor="grafana")
     return None
 
 
-def build_elastic(role: str, how: ElasticBuild, version: str) -> tuple[Path, bool]:
-    """Return the folder that holds the package of one role of the Elastic stack."""
+def repository(vendor: str) -> Path:
+    """Return where the mirror serves the packages of a vendor."""
+    return Path("rpm", vendor, rpm.ARCHITECTURE)
+
+
+def build_for_vendor(role: str, how: VendorBuild, version: str) -> tuple[Path, bool]:
+    """Return the folder that holds the package of one role."""
     sources: list[Path] = [BUILD / "rpm.py", *how.sources]
     options: list[str | Path] = [*how.options, "--version", version, "--key-home", KEY_HOME]
     if role == "logstash":
@@ -128,28 +136,28 @@ def build_elastic(role: str, how: ElasticBuild, version: str) -> tuple[Path, boo
         options += ["--parser", next(parser.rglob("*.tar.gz"))]
 
     def build(directory: Path) -> None:
-        run_logged(role, sys.executable, "-m", how.module, *options, "--output", directory / ELASTIC)
+        run_logged(role, sys.executable, "-m", how.module, *options, "--output", directory / repository(how.vendor))
 
-    return cached(f"elastic-{role}", digest_of(sources, *how.options[1:], version), build)
-
-
-def elastic_packages() -> list[Path]:
-    """Return the folders of every package of the Elastic stack that was built whole, whoever asked for it."""
-    listings = sorted(CACHE.glob(f"elastic-*/*/{CHECKSUMS}"))
-    return [listing.parent for listing in listings if any((listing.parent / ELASTIC).glob("*.rpm"))]
+    return cached(f"{how.vendor}-{role}", digest_of(sources, *how.options[1:], version), build)
 
 
-def index_elastic() -> tuple[Path, bool]:
-    """Return the folder of the signed metadata over the packages of the Elastic stack."""
-    folders = elastic_packages()
+def vendor_packages(vendor: str) -> list[Path]:
+    """Return the folders of every package of a vendor that was built whole, whoever asked for it."""
+    listings = sorted(CACHE.glob(f"{vendor}-*/*/{CHECKSUMS}"))
+    return [listing.parent for listing in listings if any((listing.parent / repository(vendor)).glob("*.rpm"))]
+
+
+def index(vendor: str) -> tuple[Path, bool]:
+    """Return the folder of the signed metadata over the packages of a vendor."""
+    folders = vendor_packages(vendor)
     contents = [(folder / CHECKSUMS).read_text(encoding="utf-8") for folder in folders]
 
     def build(directory: Path) -> None:
-        packages = [package for folder in folders for package in (folder / ELASTIC).glob("*.rpm")]
-        options = ("--output", directory / ELASTIC, "--key-home", KEY_HOME)
-        run_logged("elastic-repository", sys.executable, "-m", "lab.build.rpm", *options, *packages)
+        packages = [package for folder in folders for package in (folder / repository(vendor)).glob("*.rpm")]
+        options = ("--output", directory / repository(vendor), "--key-home", KEY_HOME)
+        run_logged(f"{vendor}-repository", sys.executable, "-m", "lab.build.rpm", *options, *packages)
 
-    return cached("elastic-repository", digest_of([BUILD / "rpm.py"], *contents), build)
+    return cached(f"{vendor}-repository", digest_of([BUILD / "rpm.py"], *contents), build)
 
 
 def build_release(release: GoRelease) -> tuple[Path, bool]:
@@ -220,13 +228,15 @@ def prepare(client: docker.DockerClient, console: Console, roles: set[str]) -> b
         LabError: a build failed.
     """
     chosen = versions()
-    elastic: dict[str, tuple[str, Callable[[], tuple[Path, bool]]]] = {}
+    packages: dict[str, tuple[str, Callable[[], tuple[Path, bool]]]] = {}
+    vendors: set[str] = set()
     for role in sorted(roles):
-        if how := elastic_build(role):
+        if how := vendor_build(role):
             version = chosen[how.release]
             shown = f"stand-in {version}" if how.is_standin else version
-            elastic[role] = (shown, lambda role=role, how=how, version=version: build_elastic(role, how, version))
-    install_build_tools(set(elastic))
+            packages[role] = (shown, lambda role=role, how=how, version=version: build_for_vendor(role, how, version))
+            vendors.add(how.vendor)
+    install_build_tools(set(packages))
     with locked("signing-key"):
         # Builds that begin at the same time would make one each.
         rpm.signing_key(KEY_HOME)
@@ -236,14 +246,14 @@ def prepare(client: docker.DockerClient, console: Console, roles: set[str]) -> b
         "RPM packages": build_packages,
         "host image": lambda: build_image(client),
     }
-    jobs |= {f"{role} {version}": build for role, (version, build) in elastic.items()}
+    jobs |= {f"{role} {version}": build for role, (version, build) in packages.items()}
     for release in go_releases:
         jobs[f"{release.name} {release.version}"] = lambda release=release: build_release(release)
     if MAINTENANCE in roles:
         jobs[f"{MAINTENANCE} {chosen[MAINTENANCE]}"] = build_maintenance
     if "bank_app" in roles:
         jobs[f"bank {chosen['bank']}"] = build_bank
-    indexes = {ELASTIC_INDEX: index_elastic} if elastic else {}
+    indexes = {f"{vendor} repository": lambda vendor=vendor: index(vendor) for vendor in VENDORS if vendor in vendors}
     progress = Progress(console, [*jobs, *indexes])
 
     def work(name: str) -> tuple[Path, bool] | bool:
@@ -263,9 +273,9 @@ def prepare(client: docker.DockerClient, console: Console, roles: set[str]) -> b
         results = {name: future.result() for name, future in futures.items()}
         results |= {name: work(name) for name in indexes}
     folders = [result[0] for result in results.values() if not isinstance(result, bool)]
-    if elastic:
+    for vendor in vendors:
         # The metadata names those of earlier runs, too.
-        folders += [folder for folder in elastic_packages() if folder not in folders]
+        folders += [folder for folder in vendor_packages(vendor) if folder not in folders]
     start(client, publish(folders))
     return any(result if isinstance(result, bool) else result[1] for result in results.values())
 
@@ -283,6 +293,7 @@ COMPILER = {"gcc": "gcc", "/usr/include/stdio.h": "libc6-dev"}
 ROLE_TOOLS = {
     "elasticsearch": {"mvn": "maven", "javac": "openjdk-17-jdk-headless", **COMPILER},
     "packetbeat": {"/usr/include/pcap/pcap.h": "libpcap-dev", **COMPILER},
+    "grafana": COMPILER,
 }
 
 

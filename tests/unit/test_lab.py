@@ -13,7 +13,7 @@ from docker.models.containers import Container
 from rich.console import Console
 
 from lab import access, cache, cli, engine, hosts, mirror, secrets, settings
-from lab.build import beats, elasticsearch, rpm
+from lab.build import beats, elasticsearch, grafana, rpm
 from lab.build.releases import prometheus, redis_exporter
 from lab.build.rpm import upstream_version
 from lab.cli import allow_memory_maps, unit_states
@@ -196,6 +196,12 @@ def test_the_lab_knows_the_source_of_its_beats() -> None:
     assert set(beats.SUMMARIES) == set(mirror.BEATS)
 
 
+def test_the_lab_chooses_a_grafana_that_it_can_build(tmp_path: Path) -> None:
+    assert settings.versions()["grafana"] in grafana.SOURCES
+    with pytest.raises(LabError, match=r"^The lab knows no source of Grafana 12\.4\.9.*set platform_version_grafana"):
+        grafana.compile_server("12.4.9", tmp_path)
+
+
 def test_a_beat_of_unknown_source_is_refused_by_name(tmp_path: Path) -> None:
     with pytest.raises(LabError, match=r"^The lab knows no source of filebeat 8\.19\.8.*set platform_version_beats"):
         beats.compile_beat("filebeat", "8.19.8", tmp_path / "filebeat")
@@ -217,9 +223,9 @@ def prepared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     monkeypatch.setattr(mirror, "build_packages", lambda: record("packages"))
     monkeypatch.setattr(mirror, "build_bank", lambda: record("bank"))
     monkeypatch.setattr(mirror, "build_release", lambda release: record(release.name))
-    monkeypatch.setattr(mirror, "build_elastic", lambda role, how, version: record(f"{role} {version}"))
-    monkeypatch.setattr(mirror, "index_elastic", lambda: record("index"))
-    monkeypatch.setattr(mirror, "elastic_packages", lambda: [])
+    monkeypatch.setattr(mirror, "build_for_vendor", lambda role, how, version: record(f"{role} {version}"))
+    monkeypatch.setattr(mirror, "index", lambda vendor: record(f"index of {vendor}"))
+    monkeypatch.setattr(mirror, "vendor_packages", lambda vendor: [])
     monkeypatch.setattr(mirror, "publish", lambda folders: tmp_path)
     monkeypatch.setattr(mirror, "start", lambda client, site: None)
     return built
@@ -229,29 +235,34 @@ def prepared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     ("roles", "expected"),
     [
         ({"redis"}, {"tools of []", "image", "packages"}),
-        ({"elasticsearch"}, {"tools of ['elasticsearch']", "image", "packages", "elasticsearch 8.19.8", "index"}),
-        ({"filebeat"}, {"tools of ['filebeat']", "image", "packages", "filebeat 9.0.0~dev", "index"}),
-        ({"kibana"}, {"tools of ['kibana']", "image", "packages", "kibana 8.19.8", "index"}),
+        (
+            {"elasticsearch"},
+            {"tools of ['elasticsearch']", "image", "packages", "elasticsearch 8.19.8", "index of elastic"},
+        ),
+        ({"filebeat"}, {"tools of ['filebeat']", "image", "packages", "filebeat 9.0.0~dev", "index of elastic"}),
+        ({"kibana"}, {"tools of ['kibana']", "image", "packages", "kibana 8.19.8", "index of elastic"}),
+        ({"grafana"}, {"tools of ['grafana']", "image", "packages", "grafana 10.0.0~preview", "index of grafana"}),
     ],
 )
-def test_of_the_elastic_stack_only_the_roles_that_are_wanted_are_built(
+def test_of_the_vendors_packages_only_those_of_wanted_roles_are_built(
     prepared: list[str], monkeypatch: pytest.MonkeyPatch, roles: set[str], expected: set[str]
 ) -> None:
-    chosen = {**settings.versions(), "elastic": "8.19.8", "beats": "9.0.0~dev"}
+    chosen = {**settings.versions(), "elastic": "8.19.8", "beats": "9.0.0~dev", "grafana": "10.0.0~preview"}
     monkeypatch.setattr(mirror, "versions", lambda: chosen)
     progress = io.StringIO()
     assert mirror.prepare(SimpleNamespace(), Console(file=progress, width=120), roles)
     assert set(prepared) == expected
     # The metadata needs the packages.
-    assert "index" not in expected or prepared[-1] == "index"
+    assert not [name for name in expected if "index" in name] or prepared[-1].startswith("index of ")
     for role in roles & {"elasticsearch", "filebeat"}:
         assert f"built  {role} " in progress.getvalue()
 
 
 def add_package(folder: Path, name: str) -> None:
     """Put a package where a build of it would."""
-    (folder / mirror.ELASTIC).mkdir(parents=True, exist_ok=True)
-    (folder / mirror.ELASTIC / name).write_text(name, encoding="utf-8")
+    repository = folder / mirror.repository("elastic")
+    repository.mkdir(parents=True, exist_ok=True)
+    (repository / name).write_text(name, encoding="utf-8")
 
 
 def test_metadata_is_written_again_when_a_package_joins_and_no_other_is_built(
@@ -265,14 +276,14 @@ def test_metadata_is_written_again_when_a_package_joins_and_no_other_is_built(
 
     monkeypatch.setattr(mirror, "run_logged", write)
     server = cache.cached("elastic-elasticsearch", "a", lambda folder: add_package(folder, "server.rpm"))
-    assert [mirror.index_elastic()[1], mirror.index_elastic()[1]] == [True, False]
+    assert [mirror.index("elastic")[1], mirror.index("elastic")[1]] == [True, False]
     shipper = cache.cached("elastic-filebeat", "b", lambda folder: add_package(folder, "shipper.rpm"))
-    assert mirror.index_elastic()[1]
+    assert mirror.index("elastic")[1]
     # A build that was cut off has no checksums yet.
     add_package(cache_folder / "elastic-packetbeat" / "c", "half.rpm")
-    assert not mirror.index_elastic()[1]
+    assert not mirror.index("elastic")[1]
     assert indexed == [["server.rpm"], ["server.rpm", "shipper.rpm"]]
-    assert mirror.elastic_packages() == [server[0], shipper[0]]
+    assert mirror.vendor_packages("elastic") == [server[0], shipper[0]]
 
 
 @pytest.mark.parametrize("installed", [True, False])
