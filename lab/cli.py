@@ -157,6 +157,7 @@ LOG_INS = (
         "operator",
         "vault_elasticsearch_operator_password",
     ),
+    ("Grafana API (no pages)", "grafana", 3030, "/api/search", "operator", "vault_grafana_operator_password"),
     ("Kibana (stand-in)", "kibana", 5601, "/", "operator", "vault_elasticsearch_operator_password"),
     ("Alertmanager", "alertmanager", 9093, "/", "operator", "vault_alertmanager_web_password"),
     ("Prometheus API", "prometheus", 9090, "/api/v1/targets", "operator", "vault_prometheus_web_password"),

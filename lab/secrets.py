@@ -14,6 +14,7 @@ TYPED_BY_PEOPLE = {
     "vault_alertmanager_web_password",
     "vault_bank_demo_password",
     "vault_elasticsearch_operator_password",
+    "vault_grafana_operator_password",
     "vault_haproxy_stats_password",
     "vault_prometheus_web_password",
 }
