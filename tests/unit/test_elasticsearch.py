@@ -178,6 +178,25 @@ def test_templates_of_others_stay_and_own_ones_follow_the_list() -> None:
         )
 
 
+def test_nobody_logs_in_to_a_new_cluster_before_it_knows_what_types_their_lines_have() -> None:
+    answers = {
+        "/_security/role": {},
+        "/_security/user": {},
+        "/_cluster/settings?flat_settings=true": {"persistent": {}},
+        "/_index_template": {"index_templates": []},
+        "/_cluster/health": {"number_of_data_nodes": 1},
+    }
+    made = cluster(
+        answers,
+        users=[{"name": "filebeat", "password": "secret", "roles": ["writer"]}],
+        roles=[{"name": "writer", "cluster": ["monitor"]}],
+        index_templates=[{"name": "logs", "body": BODY}],
+    )
+    made.bring()
+    paths = [path for _, path, _ in made.api.told]
+    assert paths == ["/_index_template/logs", "/_security/role/writer", "/_security/user/filebeat"]
+
+
 def test_server_without_lifecycles_is_told_nothing_about_them() -> None:
     made = cluster({}, snapshots={"location": "/srv/snapshots"})
     assert (made.bring_policies(), made.bring_snapshot_policy()) == (False, False)

@@ -409,11 +409,12 @@ class Cluster:
     def bring(self) -> dict[str, Any]:
         """Do everything, in the order in which things need each other."""
         self.bring_settings()
-        self.bring_roles()
-        self.bring_users()
         lifecycle = self.bring_policies()
         self.bring_templates(lifecycle=lifecycle)
         self.bring_aliases()
+        # Shippers of a cluster that was lost wait for it: once they can log in, what they write must find its types.
+        self.bring_roles()
+        self.bring_users()
         self.remove_left_policies()
         self.bring_repository()
         return {"lifecycle": lifecycle, "snapshot_lifecycle": self.bring_snapshot_policy()}
