@@ -58,6 +58,38 @@ def test_one_sentence(write, content, words):
         assert word in sentence
 
 
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        *[(f"urls = ['{url}']", "https addresses without credentials") for url in (
+            "http://mon1:9090", "mon1:9090", "https://", "https://:9090", "https://user:pw@mon1", "https://mon1:70000",
+            "https://mon1:port", "https://mon1/?a=1", "https://mon1/#a", "https://m on1", "https://[::1", "",
+            "https://mön1", "ftp://mon1",
+        )],
+        ("urls = 'https://mon1'", "prometheus.urls"),
+        ("url = 'https://mon1'", "prometheus.url is not a known key"),
+        (f"password = '{SECRET}'", "user and password must be set together"),
+        ("user = 'bank'", "user and password must be set together"),
+        (f"user = 'ba:nk'\npassword = '{SECRET}'", "must not hold a colon"),
+    ],
+)  # fmt: skip
+def test_section_prometheus_is_checked(write, content, words):
+    with pytest.raises(ConfigError, match="prometheus") as caught:
+        load_settings(write(f"{GOOD}[prometheus]\n{content}\n"))
+    assert words in str(caught.value)
+    assert SECRET not in str(caught.value)
+
+
+def test_section_prometheus_may_be_missing_or_full(write):
+    assert load_settings(write(GOOD)).prometheus.urls == ()
+    urls = ["https://mon1.example:9090", "https://[fd00::1]:9090/prometheus/"]
+    text = f"{GOOD}[prometheus]\nurls = {urls}\nuser = 'bank'\npassword = {toml_text(HOSTILE)}\n"
+    found = load_settings(write(text)).prometheus
+    assert found.urls == tuple(urls)
+    assert found.password.get_secret_value() == HOSTILE
+    assert HOSTILE not in repr(found)
+
+
 def test_missing_file():
     with pytest.raises(ConfigError, match=r"/nowhere/bank\.toml cannot be read: No such file"):
         load_settings("/nowhere/bank.toml")
@@ -102,12 +134,16 @@ def test_check_config(servers, owner, write):
     assert check(path, "--ready").output == "ready\n"
 
 
-def test_check_config_names_a_file_that_cannot_be_read(servers, write):
-    result = check(write(configuration_text(servers).replace("[logging]", 'ca_certificate = "/no/ca.crt"\n[logging]')))
+@pytest.mark.parametrize("section", ["redis", "prometheus"])
+def test_check_config_names_a_file_that_cannot_be_read(servers, write, section):
+    named = 'ca_certificate = "/no/ca.crt"\n[logging]'
+    if section != "redis":
+        named = f"[{section}]\n{named}"
+    result = check(write(configuration_text(servers).replace("[logging]", named)))
     assert result.exit_code == 1
     assert (
         result.stderr
-        == "bank: redis.ca_certificate names /no/ca.crt, which cannot be read: No such file or directory.\n"
+        == f"bank: {section}.ca_certificate names /no/ca.crt, which cannot be read: No such file or directory.\n"
     )
 
 

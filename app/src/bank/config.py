@@ -13,6 +13,7 @@ from datetime import timedelta
 from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
@@ -185,6 +186,45 @@ class Tracing(Section):
         return self
 
 
+class Prometheus(Section):
+    """Whom the page about the platform asks; without ``urls`` it says that it knows nothing."""
+
+    urls: tuple[str, ...] = ()
+    """Base addresses such as ``https://monitoring.example:9090``; the first that answers is believed."""
+    user: str = ""
+    password: SecretStr = SecretStr("")
+    ca_certificate: Path | None = None
+    """Set: the servers' certificates must come from this authority. Absent: from one that the system knows."""
+
+    @field_validator("urls")
+    @classmethod
+    def _proving_themselves(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for url in value:
+            if not _is_https(url):
+                raise ValueError(
+                    "must be https addresses without credentials, blanks or a query, such as https://monitoring:9090"
+                )
+        return value
+
+    @model_validator(mode="after")
+    def _log_in_complete(self) -> Self:
+        if bool(self.user) != bool(self.password.get_secret_value()):
+            raise ValueError("user and password must be set together or not at all")
+        if ":" in self.user:
+            raise ValueError("user must not hold a colon, which would end it")
+        return self
+
+
+def _is_https(url: str) -> bool:
+    if not re.fullmatch(r"https://[!-~]+", url) or set("@?#") & set(url):
+        return False
+    try:
+        parts = urlsplit(url)
+        return bool(parts.hostname) and parts.port != 0
+    except ValueError:  # a port beyond 65535, a bracket that does not close
+        return False
+
+
 class AmountLimit(Section):
     """Up to which amount something is not asked for, in minor units of the currency."""
 
@@ -263,6 +303,7 @@ class Settings(BaseSettings):
     login: Login
     logging: Logging
     tracing: Tracing
+    prometheus: Prometheus
     confirmation: Confirmation
     approvals: Approvals
     scheduler: Scheduler
@@ -346,6 +387,7 @@ def unreadable_files(settings: Settings) -> list[str]:
         "server.private_key": settings.server.private_key,
         "server.client_ca_certificate": settings.server.client_ca_certificate,
         "tracing.ca_certificate": settings.tracing.ca_certificate,
+        "prometheus.ca_certificate": settings.prometheus.ca_certificate,
     }
     problems = []
     for key, path in named.items():

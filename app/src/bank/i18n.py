@@ -8,14 +8,17 @@ every checkout, wheel and release.
 from __future__ import annotations
 
 import io
+from datetime import UTC, datetime
+from decimal import ROUND_FLOOR, Decimal
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from babel import Locale, negotiate_locale
-from babel.dates import format_date, format_datetime
+from babel.dates import format_date, format_datetime, format_timedelta
 from babel.messages.mofile import write_mo
 from babel.messages.pofile import read_po
+from babel.numbers import format_decimal, format_percent
 from babel.support import NullTranslations, Translations
 from flask import request
 from flask_babel import Babel, Domain, get_locale, gettext
@@ -23,7 +26,7 @@ from flask_babel import Babel, Domain, get_locale, gettext
 from bank import money
 
 if TYPE_CHECKING:
-    from datetime import date, datetime
+    from datetime import date
 
     from flask import Flask
 
@@ -35,6 +38,7 @@ CATALOGUES = Path(__file__).parent / "translations"
 # Day before month in every language that the bank speaks.
 DATE = "d MMM y"
 MOMENT = "d MMM y, HH:mm"
+INSTANT = "d MMM y, HH:mm:ss"
 MONTH = "MMMM y"
 
 
@@ -118,6 +122,27 @@ def moment(when: datetime) -> str:
     return format_datetime(when, MOMENT, locale=language())
 
 
+def instant(when: datetime) -> str:
+    """Write a moment in UTC to the second."""
+    return format_datetime(when, INSTANT, locale=language())
+
+
+def ago(when: datetime) -> str:
+    """Write how long ago a moment was, in its largest unit."""
+    return format_timedelta(when - datetime.now(UTC), add_direction=True, locale=language())
+
+
+def share(part: float) -> str:
+    """Write a part of a whole as a percentage with one decimal, rounded down: what is not whole never reads so."""
+    pattern = Locale.parse(language()).percent_formats[None].pattern.replace("#,##0", "#,##0.0")
+    return format_percent(Decimal(str(part)).quantize(Decimal("0.001"), ROUND_FLOOR), pattern, language())
+
+
+def decimal(value: float) -> str:
+    """Write a number with one decimal at most."""
+    return format_decimal(value, "#,##0.#", language())
+
+
 def explain(error: money.AmountError) -> str:
     """Return what is wrong with an amount, in the person's language."""
     return str(gettext(error.text, **error.values))
@@ -130,4 +155,5 @@ def use(app: Flask) -> None:
     for code in LANGUAGES:
         catalogue(code)
     app.jinja_env.filters.update(number=number, money=amount, day=day, month=month, moment=moment)
+    app.jinja_env.filters.update(instant=instant, ago=ago, share=share, decimal=decimal)
     app.jinja_env.globals.update(language=language, languages=LANGUAGES)

@@ -69,6 +69,8 @@ class Permission(StrEnum):
     """Reading the whole journal and its reconciliation."""
     ALERTS_READ = "alerts-read"
     """Reading alerts that monitoring sent."""
+    PLATFORM_READ = "platform-read"
+    """Seeing how hosts and services of the platform are."""
 
 
 P = Permission
@@ -79,14 +81,15 @@ GRANTS: dict[Role, frozenset[Permission]] = {
     ),
     Role.SUPERVISOR: frozenset(
         {P.OWN_SECURITY, P.STAFF_HOME, P.CUSTOMERS_READ, P.REVERSAL_ASK, P.APPROVALS_READ, P.APPROVALS_DECIDE,
-         P.SIGN_UPS_DECIDE, P.ROLES_DECIDE, P.ALERTS_READ}
+         P.SIGN_UPS_DECIDE, P.ROLES_DECIDE, P.ALERTS_READ, P.PLATFORM_READ}
     ),
     Role.AUDITOR: frozenset(
-        {P.OWN_SECURITY, P.STAFF_HOME, P.CUSTOMERS_READ, P.APPROVALS_READ, P.AUDIT_READ, P.LEDGER_READ, P.ALERTS_READ}
+        {P.OWN_SECURITY, P.STAFF_HOME, P.CUSTOMERS_READ, P.APPROVALS_READ, P.AUDIT_READ, P.LEDGER_READ, P.ALERTS_READ,
+         P.PLATFORM_READ}
     ),
     Role.ADMIN: frozenset(
         {P.OWN_SECURITY, P.STAFF_HOME, P.CUSTOMERS_READ, P.SIGN_UPS_DECIDE, P.ACCOUNTS_FREEZE, P.USERS_MANAGE,
-         P.ROLES_DECIDE, P.ALERTS_READ}
+         P.ROLES_DECIDE, P.ALERTS_READ, P.PLATFORM_READ}
     ),
 }  # fmt: skip
 

@@ -15,6 +15,7 @@ from bank.database import make_engine
 from bank.keys import Keyring
 from bank.services.limits import Limiter
 from bank.services.tokens import Tokens
+from bank.services.watch import Watch
 
 if TYPE_CHECKING:
     from typing import Any
@@ -46,6 +47,7 @@ class Resources:
     limiter: Limiter
     tokens: Tokens
     keys: Keyring
+    watch: Watch
 
 
 def make_redis(settings: Settings) -> Redis:
@@ -83,6 +85,8 @@ def make_resources(settings: Settings) -> Resources:
         limiter=Limiter(redis, settings.limits.per_minute),
         tokens=Tokens(redis, keys, settings.limits.token_seconds),
         keys=keys,
+        # Half of the threads: the others go on answering customers.
+        watch=Watch(settings.prometheus, max(1, settings.server.threads // 2)),
     )
 
 

@@ -69,6 +69,7 @@ class BankSession(SessionMixin):  # a MutableMapping
         self._seen = 0
         self._stale: list[str] = []
         self._exists = False
+        self._is_use = True
         self.modified = False
         self.failed = False
 
@@ -114,6 +115,10 @@ class BankSession(SessionMixin):  # a MutableMapping
         self._created = int(time.time())
         self.modified = True
 
+    def leave_idle(self) -> None:
+        """Let this request not count as use: a page that loads itself again must not keep a session alive."""
+        self._is_use = False
+
     def save(self) -> tuple[str | None, bool]:
         """Write the session to Redis.
 
@@ -126,7 +131,10 @@ class BankSession(SessionMixin):  # a MutableMapping
         lifetime = self._lifetime(data)
         if self._exists and self._token:
             key = storage_key(self._token)
-            if not self.modified and time.time() < self._seen + SEEN_SECONDS:
+            if not self._is_use:
+                if self.modified:
+                    self._call("set", key, self._encode(data, self._seen), keepttl=True, xx=True)
+            elif not self.modified and time.time() < self._seen + SEEN_SECONDS:
                 self._call("expire", key, lifetime)
             # "xx": a session that another request has just ended must not come back.
             elif not self._call("set", key, self._encode(data), ex=lifetime, xx=True):
@@ -146,8 +154,8 @@ class BankSession(SessionMixin):  # a MutableMapping
         idle = self._limits.idle_seconds if USER_KEY in data else self._limits.anonymous_seconds
         return max(1, min(idle, self._created + self._limits.absolute_seconds - int(time.time())))
 
-    def _encode(self, data: dict[str, Any]) -> str:
-        record = {"created": self._created, "seen": int(time.time()), "data": data}
+    def _encode(self, data: dict[str, Any], seen: int | None = None) -> str:
+        record = {"created": self._created, "seen": int(time.time()) if seen is None else seen, "data": data}
         return json.dumps(record, separators=(",", ":"))
 
     def __getitem__(self, key: str) -> Any:  # noqa: ANN401

@@ -3,6 +3,7 @@
 Every page that is reached is checked with axe, at desk and phone width, and leaves a screenshot for the eye.
 """
 
+import dataclasses
 import re
 import shutil
 import threading
@@ -18,9 +19,11 @@ from playwright.sync_api import expect, sync_playwright
 from werkzeug.serving import WSGIRequestHandler, make_server
 
 from bank.app import create_app
-from bank.config import Confirmation
+from bank.config import Confirmation, Prometheus
 from bank.services import seed as seeding
+from bank.services.watch import Watch
 from conftest import PASSWORD
+from fake_prometheus import READER_PASSWORD, USER, WATCHDOG, alert, platform_series, running
 from throwaway import need
 
 SCREENSHOTS = Path(__file__).parent / "screenshots"
@@ -372,6 +375,59 @@ def test_administrator_and_auditor_work(visit, make_staff, make_customer):
     auditor.page.goto("/transfer")
     expect(auditor.page.get_by_role("heading", level=1)).to_have_text("Not allowed")
     auditor.look("error-403")
+
+
+@pytest.fixture
+def monitoring(app, pki):
+    """A Prometheus that watches a platform where not everything is well."""
+    found = app.extensions["bank"]
+    with running(pki) as server:
+        options = Prometheus(urls=(server.url,), user=USER, password=READER_PASSWORD, ca_certificate=pki / "ca.crt")
+        app.extensions["bank"] = dataclasses.replace(found, watch=Watch(options, 2))
+        yield server
+    app.extensions["bank"] = found
+
+
+def test_administrator_watches_the_platform(visit, make_staff, monitoring):
+    _, email = make_staff("admin")
+    admin = visit(locale="en-GB")
+    page = admin.page
+    admin.log_in(email)
+    page.get_by_role("navigation").get_by_role("link", name="Platform").click()
+    expect(page.get_by_role("main")).to_contain_text("No alert fires.")
+    admin.look("staff-platform-well")
+
+    monitoring.series = platform_series(hosts_down=("app2",))
+    monitoring.alerts = [
+        WATCHDOG,
+        alert("HostDown", "p2", labels={"instance": "app2"}, annotations={
+            "summary": "app2 does not answer", "runbook_url": "https://git.example/docs/runbooks/hosts.md#hostdown",
+            "dashboard_url": "/d/hosts"}),
+        alert("ErrorBudgetSpent", "p4", labels={"slo": "transfers"}),
+        alert("MemoryHigh", "p3", labels={"instance": "db1"}, annotations={
+            "runbook_url": "docs/runbooks/a-rather-long-name-of-a-runbook-that-does-not-fit.md#memoryhigh"}),
+    ]  # fmt: skip
+    # Nobody presses anything: the page loads itself again.
+    expect(page.get_by_role("main")).to_contain_text("down: app2", timeout=60_000)
+    admin.look("staff-platform-trouble")
+    page.get_by_role("link", name="Stop that").click()
+    expect(page.get_by_role("link", name="Let it load itself again")).to_be_visible()
+    admin.look("staff-platform-stopped")
+
+    monitoring.manner = "starting"
+    auditor = visit(locale="fr-FR", color_scheme="dark")
+    auditor.log_in(make_staff("auditor")[1])
+    auditor.page.get_by_role("navigation").get_by_role("link", name="Plateforme").click()
+    expect(auditor.page.get_by_role("heading", level=1)).to_have_text("Plateforme")
+    expect(auditor.page.get_by_role("main")).to_contain_text("app2")
+    auditor.look("staff-platform-trouble-french-dark")
+    deadline = time.monotonic() + 30
+    while auditor.page.get_by_role("alert").count() == 0:
+        assert time.monotonic() < deadline
+        time.sleep(1)
+        auditor.page.reload()
+    expect(auditor.page.get_by_role("alert")).to_contain_text("n’est pas prêt")
+    auditor.look("staff-platform-unknown-french-dark")
 
 
 def test_customer_sets_a_second_factor_up_and_logs_in_with_it(visit, make_customer):
