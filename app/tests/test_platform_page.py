@@ -96,9 +96,9 @@ def test_page_shows_the_platform(auditor, monitoring, point_at):
     for shown in (
         "Hosts up 4/5 1 down", "Bank instances up 1/2", "Targets up 9/11 2 down", "Alerts firing 3 P1",
         "bank down: app2 1 of 2 up", "postgresql 1 of 1 up", "blackbox · bank 1 of 1 up",
-        "Requests per second 12.3", "Books out of balance, in minor units 0", "Fullest limit 93.4% memory main db1",
+        "Requests per second 12.3", "Books out of balance, in minor units 0", "Fullest limit 93.4% memory db1",
         "Last snapshot of Elasticsearch 3 hours ago", "Last backup of the database not measured",
-        "availability main 99.8%", "latency main 12.0%", "transfers main -50.0%",
+        "availability 99.8%", "latency 12.0%", "transfers -50.0%",
         "Hosts down app2 up app1 up db1 up lb1 up mon1",
         "DiskFull · db1 /data · since 30 Nov 2026, 10:00 UTC", f"from {monitoring.url}.",
     ):  # fmt: skip
@@ -208,12 +208,16 @@ def test_values_without_meaning_are_not_measured(auditor, monitoring, point_at):
         series("probe_success", 0, job="blackbox", probe="bank", instance="lb1"),
         series("bank_ledger_imbalance_minor_units", 5, instance="app1"),
         series("bank_ledger_imbalance_minor_units", -70, instance="app2"),
+        series("slo:error_budget_left:ratio", 1, slo="latency", site="north"),
+        series("slo:error_budget_left:ratio", 0.9996, slo="latency", site="south"),
     ]
     point_at(monitoring.url)
     words = words_of(look(auditor))
     assert "Last backup of the database 1 day ago late" in words
     assert "blackbox · bank down: lb1 0 of 1 up" in words
     assert "in minor units -70" in words
+    # What is not whole never reads so, and where there are several sites each is named.
+    assert "latency north 100.0% latency south 99.9%" in words
 
 
 def test_many_alerts_are_cut_and_counted(auditor, monitoring, point_at):

@@ -34,7 +34,9 @@ WATCHDOG = "Watchdog"
 FIRING = "firing"
 # Busy processors are at work, not at a limit.
 NO_LIMIT = "processors"
-PLACE_LABELS = ("instance", "mountpoint", "name", "slo")
+ALERT_PLACES = ("instance", "mountpoint", "name", "slo")
+# The site only matters where there are several.
+SHARE_PLACES = ("site", "instance", "mountpoint")
 _LINK = re.compile(r"https?://[!-~]+", re.ASCII | re.IGNORECASE)
 # Older than this, a copy that is made every day is late.
 LATE_SECONDS = 26 * 3600
@@ -175,8 +177,12 @@ def summarise(url: str, samples: Iterable[Sample], alerts: Iterable[RuleAlert]) 
             named[sample.metric.get("__name__", "")].append(sample)
     firing = [alert for alert in alerts if alert.state == FIRING]
     services = _services(named[UP], named[PROBE])
-    limits = [_share(sample, "resource") for sample in named[LIMIT] if sample.metric.get("resource") != NO_LIMIT]
-    budgets = sorted((_share(sample, "slo") for sample in named[BUDGET]), key=lambda share: (share.name, share.place))
+    sites = {sample.metric.get("site", "") for found in named.values() for sample in found}
+    where = SHARE_PLACES if len(sites) > 1 else SHARE_PLACES[1:]
+    limits = [_share(sample, "resource", where) for sample in named[LIMIT] if sample.metric.get("resource") != NO_LIMIT]
+    budgets = sorted(
+        (_share(sample, "slo", where) for sample in named[BUDGET]), key=lambda share: (share.name, share.place)
+    )
     return Figures(
         at=datetime.now(UTC),
         url=url,
@@ -230,18 +236,16 @@ def _most_urgent_first(alerts: Iterable[RuleAlert]) -> tuple[FiringAlert, ...]:
     return tuple(sorted(found, key=lambda alert: (ranks[alert.severity], alert.name, alert.place)))
 
 
-def _place(labels: dict[str, str]) -> str:
-    return " ".join(labels[name] for name in PLACE_LABELS if labels.get(name))
+def _place(labels: dict[str, str], names: tuple[str, ...] = ALERT_PLACES) -> str:
+    return " ".join(labels[name] for name in names if labels.get(name))
 
 
 def _reference(text: str) -> Reference | None:
     return Reference(text) if text else None
 
 
-def _share(sample: Sample, name: str) -> Share:
-    labels = sample.metric
-    place = " ".join(labels[label] for label in ("site", "instance", "mountpoint") if labels.get(label))
-    return Share(sample.value, labels.get(name, ""), place)
+def _share(sample: Sample, name: str, where: tuple[str, ...]) -> Share:
+    return Share(sample.value, sample.metric.get(name, ""), _place(sample.metric, where))
 
 
 def _latest(samples: Iterable[Sample]) -> datetime | None:
