@@ -64,7 +64,7 @@ def test_one_sentence(write, content, words):
         *[(f"urls = ['{url}']", "https addresses without credentials") for url in (
             "http://mon1:9090", "mon1:9090", "https://", "https://:9090", "https://user:pw@mon1", "https://mon1:70000",
             "https://mon1:port", "https://mon1/?a=1", "https://mon1/#a", "https://m on1", "https://[::1", "",
-            "https://mön1", "ftp://mon1",
+            "https://mön1", "ftp://mon1", "https://\\\\1:9090", "https://mon1/a b",
         )],
         ("urls = 'https://mon1'", "prometheus.urls"),
         ("url = 'https://mon1'", "prometheus.url is not a known key"),

@@ -1,9 +1,26 @@
-"""Programs use the bank through the load balancer: the API moves money, Alertmanager reports, operators reconcile."""
+"""Programs use the bank through the load balancer: the API moves money, Alertmanager reports, operators reconcile.
 
+So does its staff, who sees there how the platform is.
+"""
+
+import base64
+import hashlib
+import hmac
+import html
+import re
+import secrets as random
+import struct
+import time
 import uuid
+from collections.abc import Iterator
 from typing import Any
 
-from .conftest import Execute, call
+import pytest
+
+from lab import hosts
+from tests.site_client import Customer
+
+from .conftest import Execute, call, prometheus_query, wait_until
 
 BANK_PROGRAM = ("runuser", "-u", "bank", "--", "/opt/bank/current/bin/bank")
 
@@ -58,3 +75,61 @@ def test_every_host_of_the_bank_works_by_the_clock(on: Execute) -> None:
     for host in ("app1", "app2", "app3"):
         code, output = on(host, "systemctl", "is-active", "bank-scheduler.service")
         assert (code, output.strip()) == (0, "active"), host
+
+
+def one_time_code(seed: str) -> str:
+    """Return what an authenticator app shows now (RFC 6238)."""
+    digest = hmac.digest(base64.b32decode(seed), struct.pack(">Q", int(time.time()) // 30), hashlib.sha1)
+    (number,) = struct.unpack_from(">I", digest, digest[-1] & 15)
+    return f"{(number & 0x7FFFFFFF) % 10**6:06}"
+
+
+@pytest.fixture
+def auditor(on: Execute) -> Iterator[Customer]:
+    """Return the browser of an auditor who was added for this test and has set a second factor up."""
+    email, password = f"auditor-{random.token_hex(6)}@demo.local", random.token_urlsafe(24)
+    program = " ".join((*BANK_PROGRAM, "create-admin", "--role", "auditor", "--email", email))
+    code, output = on("app1", "sh", "-c", f"echo {password} | {program}")
+    assert code == 0, output
+    with Customer() as session:
+        page = session.log_in(email, password)
+        seed = re.search(r"<code>([A-Z2-7 ]+)</code>", page.text)
+        assert seed, page.text
+        own = {"code": one_time_code(seed[1].replace(" ", "")), "password": password}
+        assert session.submit("/security/second-factor", **own).status_code == 200
+        yield session
+
+
+def test_staff_sees_the_platform(
+    auditor: Customer, lab_hosts: dict[str, hosts.Host], secret: dict[str, str], on: Execute
+) -> None:
+    instances = [name for name, host in lab_hosts.items() if "bank_app" in host.groups]
+
+    def seen() -> tuple[str, dict[str, str], dict[str, str]]:
+        page = auditor.page("/staff/platform")
+        assert page.status_code == 200, page.text
+        shown = re.findall(r"badge[^>]*>(\w+)</span> ([\w.-]+)</li>", page.text)
+        tiles = re.findall(r'class="muted">([^<]+)</span> <span class="tile-value">([^<]+)<', page.text)
+        return page.text, {name: state for state, name in shown}, dict(tiles)
+
+    # An earlier test may have stopped a host a moment ago.
+    whole = dict.fromkeys(lab_hosts, "up")
+    wait_until(lambda: seen()[1] == whole, f"every host up, instead of {seen()[1]}: {seen()[0]}")
+    text, _, tiles = seen()
+    assert tiles["Hosts up"] == f"{len(lab_hosts)}/{len(lab_hosts)}"
+    assert tiles["Bank instances up"] == f"{len(instances)}/{len(instances)}"
+    targets = prometheus_query("count(up)", secret["vault_prometheus_web_password"])[0]["value"][1]
+    assert tiles["Targets up"].endswith(f"/{targets}")
+    facts = dict(re.findall(r"<dt>([^<]+)</dt>\s*<dd>(.*?)</dd>", text, re.DOTALL))
+    assert re.sub(r"<[^>]*>", "", facts["Books out of balance, in minor units"]) == "0"
+    assert 'role="alert"' not in text, html.unescape(text)
+
+    # It follows: an exporter that stops is a host that does not answer.
+    name = next(name for name, host in lab_hosts.items() if "redis" in host.groups)
+    on(name, "systemctl", "stop", "node_exporter.service")
+    try:
+        wait_until(lambda: seen()[1].get(name) == "down", f"{name} down on the page")
+        assert seen()[2]["Hosts up"] == f"{len(lab_hosts) - 1}/{len(lab_hosts)}"
+    finally:
+        on(name, "systemctl", "start", "node_exporter.service")
+    wait_until(lambda: seen()[1] == whole, f"{name} up again on the page")

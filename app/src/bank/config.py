@@ -202,7 +202,7 @@ class Prometheus(Section):
         for url in value:
             if not _is_https(url):
                 raise ValueError(
-                    "must be https addresses without credentials, blanks or a query, such as https://monitoring:9090"
+                    "must be https addresses without credentials or a query, such as https://monitoring.example:9090"
                 )
         return value
 
@@ -216,7 +216,7 @@ class Prometheus(Section):
 
 
 def _is_https(url: str) -> bool:
-    if not re.fullmatch(r"https://[!-~]+", url) or set("@?#") & set(url):
+    if not re.fullmatch(r"https://[A-Za-z0-9._:\[\]-]+(/[A-Za-z0-9._~/%-]*)?", url, re.ASCII):
         return False
     try:
         parts = urlsplit(url)

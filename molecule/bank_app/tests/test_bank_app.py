@@ -4,6 +4,7 @@ import json
 import os
 import runpy
 import shlex
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -118,6 +119,15 @@ def test_secrets_are_where_they_may_be(node: Host, secrets: dict[str, str]) -> N
         assert found.stdout == "", name
     owner = used["vault_bank_database_owner_password"]
     assert node.run(f"grep -rlsF {owner} /etc /opt/bank /var/log").stdout == ""
+
+
+def test_bank_is_told_where_prometheus_is(node: Host, secrets: dict[str, str]) -> None:
+    assert tomllib.loads(node.file("/etc/bank/bank.toml").content_string)["prometheus"] == {
+        "urls": ["https://bank-app-data1.bank.internal:9090"],
+        "user": "bank",
+        "password": secrets["vault_bank_prometheus_password"],
+        "ca_certificate": f"{PKI}/ca.crt",
+    }
 
 
 def test_log_rotates_and_is_written_on(node: Host) -> None:

@@ -114,7 +114,7 @@ def test_wrong_log_in_is_refused(ask: Callable[..., Any], password: str, login: 
 
 def test_reader_has_a_log_in_until_it_leaves_the_list(server: Host, ask: Callable[..., Any], apply: Apply) -> None:
     before = process(server)
-    login = 'wall:"$HOME`id` %é\'' + uuid.uuid4().hex
+    login = "wall:\"$HOME`id` %é'" + uuid.uuid4().hex
     name, _, password = login.partition(":")
     answer = apply(*ROLE, prometheus_readers=[{"name": name, "password": password}])
     assert not answer.failed, answer.output
