@@ -349,6 +349,15 @@ def test_few_wait_and_the_others_go_on(app, auditor, monitoring, point_at, monke
     assert sum("Hosts up 5/5" in each for each in words) == 6
 
 
+def test_where_nobody_may_wait_the_figures_are_there_when_the_page_loads_again(auditor, monitoring, point_at):
+    point_at(monitoring.url, waiting=0)
+    response = look(auditor)
+    assert "has not answered yet" in words_of(response)
+    time.sleep(int(response.headers["Refresh"].partition(";")[0]))
+    assert "Hosts up 5/5" in words_of(look(auditor, f"{PATH}?auto=1"))
+    assert len(monitoring.questions) == 2
+
+
 def test_round_that_hangs_holds_nobody_up_twice(auditor, monitoring, point_at, monkeypatch):
     release, whole = threading.Event(), platform_status.ask
 

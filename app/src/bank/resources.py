@@ -85,8 +85,8 @@ def make_resources(settings: Settings) -> Resources:
         limiter=Limiter(redis, settings.limits.per_minute),
         tokens=Tokens(redis, keys, settings.limits.token_seconds),
         keys=keys,
-        # Half of the threads: the others go on answering customers.
-        watch=Watch(settings.prometheus, max(1, settings.server.threads // 2)),
+        # Half of the threads, so none where there is one: the others go on answering customers.
+        watch=Watch(settings.prometheus, settings.server.threads // 2),
     )
 
 
