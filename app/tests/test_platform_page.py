@@ -14,8 +14,8 @@ import pytest
 from bank import i18n, log
 from bank.app import create_app
 from bank.config import Prometheus
-from bank.services import platform_status, watch
-from bank.services.watch import Watch
+from bank.monitoring import status, watch
+from bank.monitoring.watch import Watch
 from bank.sessions import COOKIE, storage_key
 from conftest import ORIGIN, browser
 from fake_prometheus import READER_PASSWORD, USER, WATCHDOG, alert, platform_series, running, series
@@ -359,13 +359,13 @@ def test_where_nobody_may_wait_the_figures_are_there_when_the_page_loads_again(a
 
 
 def test_round_that_hangs_holds_nobody_up_twice(auditor, monitoring, point_at, monkeypatch):
-    release, whole = threading.Event(), platform_status.ask
+    release, whole = threading.Event(), status.ask
 
     def hang(options, seconds):
         release.wait(20)
         return whole(options, seconds)
 
-    monkeypatch.setattr(platform_status, "ask", hang)
+    monkeypatch.setattr(status, "ask", hang)
     monkeypatch.setattr(watch, "PATIENCE_SECONDS", 0.5)
     point_at(monitoring.url)
     response = look(auditor)
@@ -387,7 +387,7 @@ def test_error_of_ours_is_told_and_logged(auditor, monitoring, point_at, monkeyp
     log.configure(settings)  # other tests send the log elsewhere
     path = Path(settings.logging.path)
     before = path.stat().st_size
-    monkeypatch.setattr(platform_status, "summarise", lambda *_: 1 / 0)
+    monkeypatch.setattr(status, "summarise", lambda *_: 1 / 0)
     point_at(monitoring.url)
     assert "could not be read" in words_of(look(auditor))
     assert "ZeroDivisionError" in path.read_bytes()[before:].decode()

@@ -13,9 +13,9 @@ from redis.retry import Retry
 from bank import metrics, tracing
 from bank.database import make_engine
 from bank.keys import Keyring
+from bank.monitoring.watch import Watch
 from bank.services.limits import Limiter
 from bank.services.tokens import Tokens
-from bank.services.watch import Watch
 
 if TYPE_CHECKING:
     from typing import Any

@@ -7,16 +7,16 @@ from typing import TYPE_CHECKING
 from flask import Blueprint, make_response, render_template, request, session, url_for
 from flask_babel import gettext
 
+from bank.monitoring.prometheus import Trouble
+from bank.monitoring.status import FULL, SCARCE_BUDGET
 from bank.permissions import Permission, requires
 from bank.resources import resources
-from bank.services.platform_status import FULL, SCARCE_BUDGET
-from bank.services.prometheus import Trouble
 from bank.sessions import BankSession
 
 if TYPE_CHECKING:
     from flask import Response
 
-    from bank.services.prometheus import Failure
+    from bank.monitoring.prometheus import Failure
 
 blueprint = Blueprint("platform_page", __name__, url_prefix="/staff")
 REFRESH_SECONDS = 30

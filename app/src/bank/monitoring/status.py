@@ -10,14 +10,14 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
+from bank.monitoring.prometheus import PrometheusError, Server
 from bank.services.alerts import SEVERITIES, UNKNOWN_SEVERITY
-from bank.services.prometheus import PrometheusError, Server
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from bank.config import Prometheus
-    from bank.services.prometheus import Failure, RuleAlert, Sample
+    from bank.monitoring.prometheus import Failure, RuleAlert, Sample
 
 HOST_JOB, BANK_JOB = "node", "bank"
 UP, PROBE = "up", "probe_success"

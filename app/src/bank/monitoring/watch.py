@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from bank.log import logger
-from bank.services import platform_status
-from bank.services.platform_status import Seen
+from bank.monitoring import status
+from bank.monitoring.status import Seen
 
 if TYPE_CHECKING:
     from bank.config import Prometheus
@@ -86,7 +86,7 @@ class Watch:
     def _run(self, current: _Round) -> None:
         seen = Seen(None)
         try:
-            seen = platform_status.ask(self._options, ROUND_SECONDS)
+            seen = status.ask(self._options, ROUND_SECONDS)
         except Exception as error:  # noqa: BLE001  (whatever it is, those who wait must hear that there is no answer)
             logger.error("the platform's figures are not known", exc_info=error, **{"event.dataset": "bank.error"})
         finally:
