@@ -85,7 +85,7 @@ def test_page_shows_the_platform(auditor, monitoring, point_at):
         alert("DiskFull", "p3", labels={"instance": "db1", "mountpoint": "/data"}),
         alert("Odd", "wrong", annotations={"runbook_url": "docs/runbooks/hosts.md#odd"}),
         alert(
-            "AllApiDown", "p1",
+            "WholeApiDown", "p1",
             annotations={"runbook_url": "https://git.example/hosts.md#x", "dashboard_url": "http://graf.example/d/1"},
         ),
         alert("Maybe", "p1", state="pending"),
@@ -105,7 +105,7 @@ def test_page_shows_the_platform(auditor, monitoring, point_at):
         assert shown in words, shown
     assert re.search(r"Figures of \d+ \w+ \d{4}, \d\d:\d\d:\d\d UTC", words)
     names = re.findall(r"(\w+) happened", words)
-    assert names == ["AllApiDown", "DiskFull", "Odd"]
+    assert names == ["WholeApiDown", "DiskFull", "Odd"]
     assert '<a href="https://git.example/hosts.md#x" rel="noreferrer">Runbook</a>' in page
     assert '<a href="http://graf.example/d/1" rel="noreferrer">Dashboard</a>' in page
     assert "Runbook: docs/runbooks/hosts.md#odd" in words
@@ -225,6 +225,8 @@ def test_many_alerts_are_cut_and_counted(auditor, monitoring, point_at):
     point_at(monitoring.url)
     words = words_of(look(auditor))
     assert words.count(" happened") == 100
+    shown = [int(number) for number in re.findall(r"A(\d+) happened", words)]
+    assert shown == sorted(range(130), key=lambda n: (n % 4, n))[:100]
     assert "Only the 100 most urgent of 130 are shown." in words
     assert "Alerts firing 130 P1" in words
 
