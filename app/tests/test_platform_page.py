@@ -4,6 +4,7 @@ import dataclasses
 import html
 import http.client
 import re
+import socket
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -285,6 +286,20 @@ def test_unreachable_untrusted_and_refused(auditor, monitoring, point_at, pki, t
         assert expected in words, changes
         assert "Hosts" not in words
         assert READER_PASSWORD not in words
+
+
+def test_connection_that_ends_in_the_handshake_is_not_about_trust(auditor, point_at):
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def hang_up():
+            connection, _ = listener.accept()
+            connection.recv(10_000)
+            connection.shutdown(socket.SHUT_RDWR)
+            connection.close()
+
+        threading.Thread(target=hang_up, daemon=True).start()
+        point_at(f"https://localhost:{listener.getsockname()[1]}")
+        assert "cannot be reached: " in words_of(look(auditor))
 
 
 def test_next_server_answers_and_the_trouble_with_the_first_is_told(auditor, monitoring, point_at):

@@ -188,6 +188,9 @@ class Server:
             return answer.status, self._read(answer)
         except TimeoutError:
             raise PrometheusError(Trouble.SLOW, self._url) from None
+        except (ssl.SSLEOFError, ssl.SSLZeroReturnError) as error:
+            # Whoever hangs up before the handshake is over has proven nothing, right or wrong.
+            raise PrometheusError(Trouble.UNREACHABLE, self._url, error.strerror or str(error)) from None
         except ssl.SSLError as error:
             reason = getattr(error, "verify_message", None) or error.reason or str(error)
             raise PrometheusError(Trouble.UNTRUSTED, self._url, reason) from None
