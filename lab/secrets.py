@@ -20,10 +20,12 @@ TYPED_BY_PEOPLE = {
 }
 # Characters that break careless quoting in shells, URLs, INI, YAML, SQL and format strings.
 HOSTILE = " '\"$HOME`id`%d%%\\{{é#&:@/?"
-# An HTTP header carries printable ASCII without blanks, and keystores of the Elastic stack nothing but ASCII.
+# An HTTP header carries printable ASCII without blanks, Grafana's log-in at PostgreSQL no blanks, and keystores of the
+# Elastic stack nothing but ASCII.
 PRINTABLE_ASCII = {
     "vault_apm_server_secret_token",
     "vault_bank_webhook_secret",
+    "vault_grafana_postgresql_password",
     "vault_kibana_reporting_encryption_key",
     "vault_kibana_saved_objects_encryption_key",
     "vault_kibana_security_encryption_key",

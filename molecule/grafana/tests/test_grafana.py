@@ -337,6 +337,7 @@ def test_bad_dashboard_is_refused_and_changes_nothing(
         ),
         ({"grafana_admin_user": "admin"}, "which everybody tries"),
         ({"grafana_secret_key": "x" * 20 + "\n"}, "or a blank at one end"),
+        ({"grafana_postgresql_password": "with a blank" * 2}, "choose one without"),
         ({"grafana_users": [{"name": ADMINISTRATOR, "password": "x" * 20}]}, "needs a name of its own"),
         ({"grafana_users": [{"name": "a b", "password": "x" * 20}]}, "rename a b"),
         ({"grafana_users": [{"name": "operator", "password": "short"}]}, "shorter than 12 characters"),
