@@ -22,7 +22,7 @@ PALETTE = (
     "#2b5c8a", "#d98b00", "#4f8a3c", "#8f3bb8", "#c4162a", "#3a9c9c", "#8a6d3b", "#e377a2", "#5c6b7a", "#a3b300",
 )  # fmt: skip
 # The picture of a panel: columns and rows of Grafana's grid in hundredths of an inch.
-COLUMN, ROW, FRAME = 60, 38, 44
+COLUMN, ROW, FRAME = 58, 38, 34
 LEGEND_LINE, LEGEND_LINES = 17, 6
 # Inches beside the axes for numbers and times.
 LEFT, BOTTOM, EDGE = 0.62, 0.26, 0.06
@@ -259,8 +259,9 @@ def dress_axes(axes: Any, panel: Panel, style: Style, *, is_limited: bool) -> No
         if low <= value <= high:
             axes.axhline(value, color=colour, linewidth=1, linestyle="--")
     axes.yaxis.set_major_formatter(lambda value, _: shown(value, style.unit))
-    axes.xaxis.set_major_locator(matplotlib.dates.AutoDateLocator(maxticks=6, tz=UTC))
+    axes.xaxis.set_major_locator(matplotlib.dates.AutoDateLocator(minticks=3, maxticks=8, tz=UTC))
     axes.xaxis.set_major_formatter(matplotlib.dates.ConciseDateFormatter(axes.xaxis.get_major_locator(), tz=UTC))
+    axes.xaxis.get_offset_text().set_visible(False)
     axes.tick_params(labelsize=7)
     axes.grid(color="#e6ebf0", linewidth=0.5)
     axes.spines[["top", "right"]].set_visible(False)

@@ -11,7 +11,7 @@ LEAST_POINTS = 10
 
 
 def figure_of(width: float, height: float, layout: str = "constrained") -> Figure:
-    """Return an empty picture of a size in inches; without a layout its maker leaves room for what stands beside axes."""
+    """Return an empty picture of a size in inches; without a layout, its maker leaves room beside the axes."""
     return Figure(figsize=(width, height), layout=layout)
 
 
