@@ -181,7 +181,11 @@ def table(panel: Panel, answers: dict[str, Answer]) -> Markup:
     if sort:
         key = next((name for name, title in names.items() if title == sort), "")
         rows.sort(key=lambda row: row[key] if isinstance(row.get(key), int | float) else float("-inf"), reverse=True)
-    head = Markup("").join(Markup("<th>{}</th>").format(title) for title in used.values())
+    figures = {name for name in used if any(isinstance(row.get(name), int | float) for row in rows)}
+    head = Markup("").join(
+        Markup('<th class="number">{}</th>' if name in figures else "<th>{}</th>").format(title)
+        for name, title in used.items()
+    )
     body = Markup("").join(
         Markup("<tr>{}</tr>").format(
             Markup("").join(cell(row.get(name), special.get(title, {})) for name, title in used.items())

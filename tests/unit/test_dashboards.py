@@ -194,7 +194,7 @@ def test_tables_join_their_questions_and_put_the_worst_first() -> None:
         "B": Answer([frame(3, instance="db1")]),
     }
     text = drawn(Panel("hosts", source, ""), answers)
-    assert text.startswith("<table><tr><th>Host</th><th>Disk</th><th>Memory</th></tr>")
+    assert text.startswith('<table><tr><th>Host</th><th class="number">Disk</th><th class="number">Memory</th></tr>')
     assert text.index("app1") < text.index("70 %") < text.index("db1") < text.index("20 %") < text.index(">3<")
 
 
