@@ -16,7 +16,7 @@ from reports.grafana import Grafana
 from tests.content.conftest import PROJECT, read_yaml
 from tests.site_client import AUTHORITY_CERTIFICATE, CUSTOMER, Customer
 
-from .conftest import Execute, Search, prometheus_query, send_cent, wait_until
+from .conftest import Execute, Search, call, prometheus_query, send_cent, wait_until
 from .test_8_rules import ask, selectors
 
 GRAFANA = "https://localhost:3030"
@@ -60,7 +60,8 @@ def _events(
     ended = threading.Event()
     with Customer() as session:
         session.log_in(CUSTOMER, secret["vault_bank_demo_password"])
-        assert session.page("/audit").status_code == requests.codes.forbidden
+        assert session.page("/staff/audit").status_code == requests.codes.forbidden
+        assert call("GET", "/api/v1/accounts").status_code == requests.codes.unauthorized
 
         def go_on() -> None:
             while not ended.wait(PAUSE_SECONDS):
