@@ -252,12 +252,10 @@ def dress_axes(axes: Any, panel: Panel, style: Style, *, is_limited: bool) -> No
     """Give a picture its range, its numbers with units, and a dashed line at each limit that is in sight."""
     defaults = panel.source["fieldConfig"]["defaults"]
     low, high = axes.get_ylim()
-    low = min(low, defaults["min"]) if "min" in defaults else low
-    if low >= 0:
-        low = 0
+    low = defaults.get("min", low)
     high = max(high, defaults.get("max", high))
-    if high <= low:
-        high = low + 1
+    if not any(values_of(axes)):
+        high = max(high, low + 1)
     axes.set_ylim(low, high)
     for value, colour in style.limits if is_limited else []:
         if low <= value <= high:
@@ -269,6 +267,13 @@ def dress_axes(axes: Any, panel: Panel, style: Style, *, is_limited: bool) -> No
     axes.tick_params(labelsize=7)
     axes.grid(color="#e6ebf0", linewidth=0.5)
     axes.spines[["top", "right"]].set_visible(False)
+
+
+def values_of(axes: Any) -> list[float]:  # noqa: ANN401 - untyped library
+    """Return the numbers that a picture draws as lines or areas."""
+    drawn_lines = [float(value) for line in axes.get_lines() for value in line.get_ydata()]
+    areas = [float(path.vertices[:, 1].max()) for area in axes.collections for path in area.get_paths()]
+    return [value for value in drawn_lines + areas if value == value]
 
 
 def log_lines(panel: Panel, answers: dict[str, Answer]) -> Markup:

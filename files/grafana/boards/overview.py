@@ -174,9 +174,9 @@ BOARD = Board(
                 ),
                 ranking(
                     "Most used limits",
-                    "The ten resources of which the largest share is used.",
+                    "The ten resources of which the largest share is used; processors left out.",
                     Prom(
-                        'topk(10, capacity:used:ratio{site=~"$site"})',
+                        'topk(10, capacity:used:ratio{resource!="processors", site=~"$site"})',
                         "{{resource}} {{instance}} {{mountpoint}}{{datname}}",
                     ),
                     unit=SHARE,
