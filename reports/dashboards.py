@@ -15,6 +15,7 @@ FOLDER = Path(__file__).parents[1] / "files/grafana/dashboards"
 Choice = Mapping[str, list[str]]
 REFERENCE = re.compile(r"\$([A-Za-z_]\w*)|\$\{(\w+)(?::(\w+))?\}")
 LABEL_VALUES = re.compile(r"label_values\((?:(?P<series>.+),\s*)?(?P<label>\w+)\)")
+MISSING = Answer([], "Grafana gave no result for this question")
 UNITS = {"m": "minutes", "h": "hours", "d": "days"}
 
 
@@ -175,8 +176,7 @@ class Asker:
         """
         targets = [asked(target, self.board, chosen or {}) for target in panel.targets]
         found = self.grafana.ask(targets, self.start, self.end)
-        missing = Answer([], "Grafana gave no result for this question")
-        return {target["refId"]: found.get(target["refId"], missing) for target in targets}
+        return {target["refId"]: found.get(target["refId"], MISSING) for target in targets}
 
     def values(self, name: str) -> list[str]:
         """Return the values among which a variable lets choose, the other variables being at "All".
@@ -195,11 +195,12 @@ class Asker:
             target = {"expr": f"group by ({label}) ({found['series'] or label})", "instant": True, "range": False}
         else:
             label = json.loads(query)["field"]
-            terms = {"id": "2", "type": "terms", "field": label, "settings": {"size": "100", "min_doc_count": "1"}}
+            settings = {"size": "100", "min_doc_count": "1", "order": "desc", "orderBy": "_count"}
+            terms = {"id": "2", "type": "terms", "field": label, "settings": settings}
             target = {"query": "*", "timeField": "@timestamp", "metrics": [{"id": "1", "type": "count"}]}
             target["bucketAggs"] = [terms]
         target = asked(target | {"refId": "A", "datasource": source}, self.board, {})
-        answer = self.grafana.ask([target], self.start, self.end)["A"]
+        answer = self.grafana.ask([target], self.start, self.end).get("A", MISSING)
         if answer.error:
             raise self.grafana.error(f"{self.board.uid}, variable {name}: {answer.error}")
         fields = [field for frame in answer.frames for field in frame]

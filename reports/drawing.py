@@ -22,8 +22,10 @@ PALETTE = (
     "#2b5c8a", "#d98b00", "#4f8a3c", "#8f3bb8", "#c4162a", "#3a9c9c", "#8a6d3b", "#e377a2", "#5c6b7a", "#a3b300",
 )  # fmt: skip
 # The picture of a panel: columns and rows of Grafana's grid in hundredths of an inch.
-COLUMN, ROW, FRAME = 60, 38, 44
+COLUMN, ROW, FRAME = 58, 38, 34
 LEGEND_LINE, LEGEND_LINES = 17, 6
+# Inches beside the axes for numbers and times.
+LEFT, BOTTOM, EDGE = 0.62, 0.26, 0.06
 LINES_SHOWN = 40
 
 
@@ -179,7 +181,11 @@ def table(panel: Panel, answers: dict[str, Answer]) -> Markup:
     if sort:
         key = next((name for name, title in names.items() if title == sort), "")
         rows.sort(key=lambda row: row[key] if isinstance(row.get(key), int | float) else float("-inf"), reverse=True)
-    head = Markup("").join(Markup("<th>{}</th>").format(title) for title in used.values())
+    figures = {name for name in used if any(isinstance(row.get(name), int | float) for row in rows)}
+    head = Markup("").join(
+        Markup('<th class="number">{}</th>' if name in figures else "<th>{}</th>").format(title)
+        for name, title in used.items()
+    )
     body = Markup("").join(
         Markup("<tr>{}</tr>").format(
             Markup("").join(cell(row.get(name), special.get(title, {})) for name, title in used.items())
@@ -212,8 +218,10 @@ def plot(panel: Panel, answers: dict[str, Answer]) -> Markup:
     found = series(answers)
     grid = panel.source["gridPos"]
     legend_height = LEGEND_LINE * min(len(found), LEGEND_LINES + 1)
-    figure = figure_of(grid["w"] * COLUMN / 100, max(grid["h"] * ROW - FRAME - legend_height, 90) / 100)
-    axes = figure.subplots()
+    width, height = grid["w"] * COLUMN / 100, max(grid["h"] * ROW - FRAME - legend_height, 90) / 100
+    # Looking for the best layout takes longer than everything else.
+    figure = figure_of(width, height, layout="none")
+    axes = figure.add_axes((LEFT / width, BOTTOM / height, 1 - (LEFT + EDGE) / width, 1 - (BOTTOM + EDGE) / height))
     legend = []
     below: list[float] = []
     for number, (times, field) in enumerate(found):
@@ -244,22 +252,28 @@ def dress_axes(axes: Any, panel: Panel, style: Style, *, is_limited: bool) -> No
     """Give a picture its range, its numbers with units, and a dashed line at each limit that is in sight."""
     defaults = panel.source["fieldConfig"]["defaults"]
     low, high = axes.get_ylim()
-    low = min(low, defaults["min"]) if "min" in defaults else low
-    if low >= 0:
-        low = 0
+    low = defaults.get("min", low)
     high = max(high, defaults.get("max", high))
-    if high <= low:
-        high = low + 1
+    if not any(values_of(axes)):
+        high = max(high, low + 1)
     axes.set_ylim(low, high)
     for value, colour in style.limits if is_limited else []:
         if low <= value <= high:
             axes.axhline(value, color=colour, linewidth=1, linestyle="--")
     axes.yaxis.set_major_formatter(lambda value, _: shown(value, style.unit))
-    axes.xaxis.set_major_locator(matplotlib.dates.AutoDateLocator(maxticks=6, tz=UTC))
+    axes.xaxis.set_major_locator(matplotlib.dates.AutoDateLocator(minticks=3, maxticks=8, tz=UTC))
     axes.xaxis.set_major_formatter(matplotlib.dates.ConciseDateFormatter(axes.xaxis.get_major_locator(), tz=UTC))
+    axes.xaxis.get_offset_text().set_visible(False)
     axes.tick_params(labelsize=7)
     axes.grid(color="#e6ebf0", linewidth=0.5)
     axes.spines[["top", "right"]].set_visible(False)
+
+
+def values_of(axes: Any) -> list[float]:  # noqa: ANN401 - untyped library
+    """Return the numbers that a picture draws as lines or areas."""
+    drawn_lines = [float(value) for line in axes.get_lines() for value in line.get_ydata()]
+    areas = [float(path.vertices[:, 1].max()) for area in axes.collections for path in area.get_paths()]
+    return [value for value in drawn_lines + areas if value == value]
 
 
 def log_lines(panel: Panel, answers: dict[str, Answer]) -> Markup:

@@ -8,7 +8,7 @@ from typing import Any
 from reports.service import Service, ServiceError
 
 # As many points as a panel of usual width asks for.
-POINTS = 300
+POINTS = 1000
 # Prometheus collects no faster than that.
 SHORTEST_STEP = timedelta(seconds=15)
 

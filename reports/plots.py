@@ -10,9 +10,9 @@ STEEL, AMBER, RED, GREEN = "#2b5c8a", "#d98b00", "#b3261e", "#2e7d32"
 LEAST_POINTS = 10
 
 
-def figure_of(width: float, height: float) -> Figure:
-    """Return an empty picture of a size in inches."""
-    return Figure(figsize=(width, height), layout="constrained")
+def figure_of(width: float, height: float, layout: str = "constrained") -> Figure:
+    """Return an empty picture of a size in inches; without a layout, its maker leaves room beside the axes."""
+    return Figure(figsize=(width, height), layout=layout)
 
 
 def svg(figure: Figure, salt: str) -> str:

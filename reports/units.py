@@ -13,6 +13,8 @@ def rounded(value: float, decimals: int | None) -> str:
     """Return a number with so many decimals, or with three digits that count."""
     if decimals is not None:
         return f"{value:.{decimals}f}"
+    # What was computed is rarely whole to the last digit.
+    value = round(value, 9)
     digits = 0 if abs(value) >= 100 or value == int(value) else 1 if abs(value) >= 10 else 2
     text = f"{value:.{digits}f}"
     return text if float(text) or not value else f"{value:.2g}"

@@ -140,7 +140,8 @@ def test_no_number_is_no_data(answer: Answer, has_data: bool) -> None:
 @pytest.mark.parametrize(
     ("value", "unit", "text"),
     [
-        (0.1234, "percentunit", "12.3 %"), (1, "percentunit", "100 %"), (0.00012, "percentunit", "0.01 %"),
+        (0.1234, "percentunit", "12.3 %"), (1, "percentunit", "100 %"), (0.6 + 1e-16, "percentunit", "60 %"),
+        (0.00012, "percentunit", "0.01 %"),
         (90, "s", "1.50 min"), (0.0042, "s", "4.20 ms"), (0, "s", "0 s"), (-7200, "s", "-2 h"),
         (3 * 2**30, "bytes", "3 GiB"), (512, "bytes", "512 B"), (2048, "binBps", "2 KiB/s"),
         (1234567, "short", "1.23 M"), (12.345, "reqps", "12.3 req/s"), (float("inf"), "short", "–"),
@@ -194,7 +195,7 @@ def test_tables_join_their_questions_and_put_the_worst_first() -> None:
         "B": Answer([frame(3, instance="db1")]),
     }
     text = drawn(Panel("hosts", source, ""), answers)
-    assert text.startswith("<table><tr><th>Host</th><th>Disk</th><th>Memory</th></tr>")
+    assert text.startswith('<table><tr><th>Host</th><th class="number">Disk</th><th class="number">Memory</th></tr>')
     assert text.index("app1") < text.index("70 %") < text.index("db1") < text.index("20 %") < text.index(">3<")
 
 

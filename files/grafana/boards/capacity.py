@@ -5,7 +5,7 @@ from files.grafana.board import SITE, Board, Row, Variable
 from files.grafana.panels import SHARE, Column, listing, now, over_time, ranking
 from files.grafana.queries import Prom
 
-CHOSEN = 'site=~"$site", resource=~"$resource", instance=~"$instance"'
+CHOSEN = 'site=~"$site", instance=~"$instance"'
 USED = f"capacity:used:ratio{{{CHOSEN}}}"
 STEPS = (*limits.SATURATION, *limits.DISK[1:])
 PLACE = "resource, instance, mountpoint, datname"
@@ -103,7 +103,6 @@ BOARD = Board(
     ),
     variables=(
         SITE,
-        Variable("resource", "Resource", 'label_values(capacity:used:ratio{site=~"$site"}, resource)'),
         Variable("instance", "Host", 'label_values(capacity:used:ratio{site=~"$site"}, instance)'),
     ),
     runbooks=("hosts.md", "golden_signals.md"),

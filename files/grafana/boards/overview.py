@@ -41,7 +41,7 @@ BOARD = Board(
                     link="alerts",
                 ),
                 now(
-                    "Customers reach the bank",
+                    "Bank reachable",
                     "Whether a load balancer gave the bank's page over HTTPS at the last probe.",
                     Prom('min(probe_success{probe="bank", site=~"$site"})'),
                     steps=limits.below(1, limits.WORST),
@@ -59,7 +59,7 @@ BOARD = Board(
                     link="services",
                 ),
                 now(
-                    "Hosts and services down",
+                    "Targets down",
                     "Targets of Prometheus that do not answer. 0 is good.",
                     Prom('count(up{site=~"$site"} == 0) or vector(0)'),
                     steps=limits.ANY,
@@ -76,7 +76,7 @@ BOARD = Board(
                     link="business",
                 ),
                 now(
-                    "Least error budget left",
+                    "Error budget left",
                     "Of the objectives over 30 days, the one with least budget left.",
                     Prom('min(slo:error_budget_left:ratio{site=~"$site"})'),
                     unit=SHARE,
@@ -174,9 +174,9 @@ BOARD = Board(
                 ),
                 ranking(
                     "Most used limits",
-                    "The ten resources of which the largest share is used.",
+                    "The ten resources of which the largest share is used; processors left out.",
                     Prom(
-                        'topk(10, capacity:used:ratio{site=~"$site"})',
+                        'topk(10, capacity:used:ratio{resource!="processors", site=~"$site"})',
                         "{{resource}} {{instance}} {{mountpoint}}{{datname}}",
                     ),
                     unit=SHARE,

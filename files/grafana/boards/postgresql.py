@@ -184,7 +184,11 @@ BOARD = Board(
     variables=(
         SITE,
         instance("postgresql"),
-        Variable("database", "Database", 'label_values(pg_database_size_bytes{site=~"$site"}, datname)'),
+        Variable(
+            "database",
+            "Database",
+            'label_values(pg_database_size_bytes{datname!~"template.*", site=~"$site"}, datname)',
+        ),
     ),
     runbooks=("postgresql.md",),
 )

@@ -74,7 +74,7 @@ BOARD = Board(
                     height=7,
                 ),
                 over_time(
-                    "Error budget left",
+                    "Error budget over time",
                     "How the budget went down and came back as old failures leave the 30 days.",
                     Prom(f"slo:error_budget_left:ratio{{{CHOSEN}}}", "{{slo}} {{site}}"),
                     unit=SHARE,
