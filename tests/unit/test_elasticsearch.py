@@ -299,6 +299,7 @@ def upgrading(*shards: dict[str, Any], name: str, **releases: str) -> FakeNode:
 
 
 WAITING = [shard("new", "p", "es1"), shard("new", "r", None, "UNASSIGNED")]
+EVERYWHERE = [shard("new", "r", "es2"), shard("new", "r", "es3")]
 MIXED = {"es1": "8.19.8", "es2": "8.19.5", "es3": "8.19.5"}
 
 
@@ -313,13 +314,14 @@ MIXED = {"es1": "8.19.8", "es2": "8.19.5", "es3": "8.19.5"}
         ("es3", True, {**MIXED, "es2": "8.19.8"}, WAITING, False),
         ("es2", True, dict.fromkeys(MIXED, "8.19.8"), WAITING, False),
         ("es2", True, MIXED, [shard("old", "p", "es2"), shard("old", "r", None, "UNASSIGNED")], False),
+        ("es2", True, dict.fromkeys(MIXED, "8.19.8"), [*WAITING, *EVERYWHERE], False),
         ("es2", True, MIXED, [shard("old", "p", None, "UNASSIGNED")], False),
         ("es2", True, MIXED, [shard("old", "p", "es3"), shard("old", "r", "es1", "INITIALIZING")], False),
         ("es2", True, MIXED, [*WAITING, shard("old", "p", "es3 -> 192.0.2.1 x es2", "RELOCATING")], True),
     ],
     ids=[
         "second node", "two digits", "first node is back", "holder of the only copy", "a node could take it",
-        "no upgrade", "an older primary", "no primary", "a copy on its way", "a shard that moves",
+        "no upgrade", "an older primary", "more copies than nodes", "no primary", "a copy on its way", "one that moves",
     ],
 )  # fmt: skip
 def test_upgrade_goes_on_without_copies_that_no_node_may_hold(
