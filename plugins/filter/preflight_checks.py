@@ -669,6 +669,32 @@ def check_mirror(findings: Findings, host: Host, *, probed: bool) -> None:
         )
 
 
+STACK_VERSIONS = ("elasticsearch_version", "kibana_version", "logstash_version", "apm_server_version")
+
+
+def check_stack(findings: Findings, hosts: list[Host]) -> None:
+    """Report products and hosts of the Elastic stack that are to have a release of their own."""
+    wanted: dict[str, list[str]] = defaultdict(list)
+    for host in hosts:
+        release = host.get("platform_version_elastic")
+        if release is not None:
+            wanted[str(release)].append(host.name)
+        for name in STACK_VERSIONS:
+            own = host.get(name) if name in host.raw else None
+            if own is not None and str(own) != str(release):
+                findings.add(
+                    f'Variable "{name}" is {own}, but the Elastic stack is {release}, and its products have one '
+                    f"release; take {name} out of the inventory and set platform_version_elastic.",
+                    host.name,
+                )
+    if len(wanted) > 1:
+        shown = "; ".join(f"{release} on {listing(names)}" for release, names in sorted(wanted.items()))
+        findings.add(
+            f"Hosts want different releases of the Elastic stack ({shown}); set platform_version_elastic once for all "
+            "of them."
+        )
+
+
 # --- the filters ----------------------------------------------------------------------------------------------------
 
 
@@ -699,6 +725,7 @@ def preflight_report(
             check_ports(findings, host)
         check_mirror(findings, host, probed=supported)
     check_addresses(findings, hosts)
+    check_stack(findings, hosts)
     return findings.render(play_hosts)
 
 

@@ -55,7 +55,7 @@ def test_bad_inventory(preflight: Callable[..., Run]) -> None:
         "app1": UNREACHABLE,
         "db1": UNREACHABLE | {"postgresql_max_conections": 10},
         "db2": UNREACHABLE,
-        "mon1": UNREACHABLE,
+        "mon1": UNREACHABLE | {"platform_version_elastic": "8.19.5", "kibana_version": "8.18.0"},
     }
     groups = {
         "bank_app": ["app1"],
@@ -94,6 +94,8 @@ def test_bad_inventory(preflight: Callable[..., Run]) -> None:
         ('Variable "platform_domain"', "domain name", "not a domain", "correct it"),
         ('Variable "preflight_supported_releases"', "must be a list", "correct it"),
         ('Variable "package_mirror_url"', "http", "mirror.example.com", "correct it"),
+        ('Variable "kibana_version" is 8.18.0', "8.19.5", "take kibana_version out of the inventory"),
+        ("different releases of the Elastic stack", "8.19.5 on mon1", "app1, db1, db2", "once for all of them"),
         ('Secret "vault_redis_bank_password" is missing', "roles bank_app and redis need it", "ansible-vault edit"),
         ('Secret "vault_bank_secret_key" has 20 characters', "at least 32", "ansible-vault edit"),
         ('Secret "vault_certificates_authority_passphrase" is a well-known default', "ansible-vault edit"),
