@@ -304,11 +304,11 @@ class Expected:
 
 def judge(
     pem: bytes,
-    key: ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey,
+    key: ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey | None,
     expected: Expected,
     renew_before: datetime.timedelta,
 ) -> x509.Certificate:
-    """Return the certificate.
+    """Return the certificate; without a key, whether they belong together is left open.
 
     Raises:
         Refused: it has to be replaced; the text says why.
@@ -321,7 +321,7 @@ def judge(
         name for name in expected.names if not (name in present if expected.exact_names else covered(name, present))
     )
     surplus = sorted(present - expected.names) if expected.exact_names else []
-    if public_bytes(certificate.public_key()) != public_bytes(key.public_key()):
+    if key is not None and public_bytes(certificate.public_key()) != public_bytes(key.public_key()):
         raise Refused(
             "it does not belong to the private key", "Put the key that it was ordered with into tls.key, or order again"
         )
