@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import pytest
 import testinfra
@@ -138,13 +138,32 @@ def test_maintenance_runs_on_one_node_for_all(hosts: dict[str, Host]) -> None:
     hosts[NODES[0]].check_output("systemctl start elasticsearch-maintenance.service")
 
 
-class Writer(threading.Thread):
+class Companion(threading.Thread):
+    """Does something while a test runs."""
+
+    def __init__(self, store: Store) -> None:
+        """Take the cluster that it is about."""
+        super().__init__(daemon=True)
+        self.store, self.stopped = store, threading.Event()
+
+    def __enter__(self) -> Self:
+        """Begin."""
+        self.start()
+        return self
+
+    def __exit__(self, *_problem: object) -> None:
+        """End."""
+        self.stopped.set()
+        self.join()
+
+
+class Writer(Companion):
     """Writes one document after the other until it is stopped, and repeats what was not acknowledged."""
 
     def __init__(self, store: Store) -> None:
         """Start with nothing written."""
-        super().__init__(daemon=True)
-        self.store, self.name, self.written, self.stopped = store, uuid.uuid4().hex, 0, threading.Event()
+        super().__init__(store)
+        self.name, self.written = uuid.uuid4().hex, 0
 
     def run(self) -> None:
         """Write."""
@@ -167,11 +186,8 @@ class Writer(threading.Thread):
 @pytest.fixture
 def writer(store: Store) -> Iterator[Writer]:
     """Write while a test runs."""
-    thread = Writer(store)
-    thread.start()
-    yield thread
-    thread.stopped.set()
-    thread.join()
+    with Writer(store) as thread:
+        yield thread
 
 
 @dataclass(frozen=True)
@@ -183,13 +199,13 @@ class Sight:
     held: bool
 
 
-class Observer(threading.Thread):
+class Observer(Companion):
     """Looks at the cluster again and again until it is stopped."""
 
     def __init__(self, store: Store) -> None:
         """Start with nothing seen."""
-        super().__init__(daemon=True)
-        self.store, self.seen, self.stopped = store, list[Sight](), threading.Event()
+        super().__init__(store)
+        self.seen: list[Sight] = []
 
     def held(self) -> bool:
         """Return whether copies of shards must stay unassigned."""
@@ -214,11 +230,8 @@ class Observer(threading.Thread):
 @pytest.fixture
 def observer(store: Store) -> Iterator[Observer]:
     """Look at the cluster while a test runs."""
-    thread = Observer(store)
-    thread.start()
-    yield thread
-    thread.stopped.set()
-    thread.join()
+    with Observer(store) as thread:
+        yield thread
 
 
 WHOLE_BETWEEN = "[wn]*w[wn]*"
@@ -238,13 +251,21 @@ def assert_one_after_another(seen: list[Sight], after_the_first: str = WHOLE_BET
     assert re.fullmatch(wanted, course), f"each absence begins after a moment in which the cluster was whole: {seen}"
 
 
-class Midnight(threading.Thread):
+class Midnight(Companion):
     """Makes an index on the first node with the new release: a day may begin in the middle of an upgrade."""
 
     def __init__(self, store: Store) -> None:
         """Start with nothing made."""
-        super().__init__(daemon=True)
-        self.store, self.upgraded, self.stopped = store, list[str](), threading.Event()
+        super().__init__(store)
+        self.upgraded: list[str] = []
+
+    def make(self, settings: dict[str, str]) -> None:
+        """Make the index, unless a try before this one has."""
+        try:
+            self.store.ask("PUT", f"/{NEXT_INDEX}", {"settings": settings})
+        except urllib.error.HTTPError as error:
+            if error.code != 400:
+                raise
 
     def run(self) -> None:
         """Wait for the node, then make the index."""
@@ -253,7 +274,7 @@ class Midnight(threading.Thread):
             try:
                 found = [name for name, release in releases(self.store).items() if release == RELEASE]
                 if found:
-                    self.store.ask("PUT", f"/{NEXT_INDEX}", {"settings": {pin: found[0], "number_of_replicas": 1}})
+                    self.make({pin: found[0]})
                     self.store.ask("PUT", f"/{NEXT_INDEX}/_create/first", {"message": "written at midnight"})
                     # Its copy may go anywhere; no older node will have it.
                     self.store.ask("PUT", f"/{NEXT_INDEX}/_settings", {pin: None})
@@ -265,11 +286,8 @@ class Midnight(threading.Thread):
 @pytest.fixture
 def midnight(store: Store) -> Iterator[Midnight]:
     """Let a day begin in the middle of an upgrade."""
-    thread = Midnight(store)
-    thread.start()
-    yield thread
-    thread.stopped.set()
-    thread.join()
+    with Midnight(store) as thread:
+        yield thread
 
 
 def test_releases_that_cannot_work_are_refused(hosts: dict[str, Host], store: Store, apply: Apply) -> None:
