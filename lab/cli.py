@@ -296,6 +296,9 @@ def main() -> None:
     commands = parser.add_subparsers(dest="command", required=True)
     for name in ("up", "prepare", "start", "down", "ps", "seed", "capacity-report", "dashboards-preview", "clean"):
         commands.add_parser(name)
+    release = commands.add_parser("add-release")
+    release.add_argument("role")
+    release.add_argument("version")
     log_parser = commands.add_parser("logs")
     log_parser.add_argument("--host")
     log_parser.add_argument("--service")
@@ -308,6 +311,9 @@ def main() -> None:
                 up(console)
             case "prepare":
                 prepare(console)
+            case "add-release":
+                built = mirror.add_release(engine.ensure(), arguments.role, arguments.version)
+                console.print(f"{arguments.role} {arguments.version}: {'built' if built else 'nothing to do'}")
             case "start":
                 start(console)
             case "down":

@@ -1,6 +1,7 @@
 """The lab's software: what has to be built, built side by side, and the mirror that serves it."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -127,6 +128,8 @@ def repository(vendor: str) -> Path:
 
 def build_for_vendor(role: str, how: VendorBuild, version: str) -> tuple[Path, bool]:
     """Return the folder that holds the package of one role."""
+    # A further release has a folder of its own: the current one would take its place otherwise.
+    name = role if version == versions()[how.release] else f"{role}-{version}"
     sources: list[Path] = [BUILD / "rpm.py", *how.sources]
     options: list[str | Path] = [*how.options, "--version", version, "--key-home", KEY_HOME]
     if role == "logstash":
@@ -136,9 +139,9 @@ def build_for_vendor(role: str, how: VendorBuild, version: str) -> tuple[Path, b
         options += ["--parser", next(parser.rglob("*.tar.gz"))]
 
     def build(directory: Path) -> None:
-        run_logged(role, sys.executable, "-m", how.module, *options, "--output", directory / repository(how.vendor))
+        run_logged(name, sys.executable, "-m", how.module, *options, "--output", directory / repository(how.vendor))
 
-    return cached(f"{how.vendor}-{role}", digest_of(sources, *how.options[1:], version), build)
+    return cached(f"{how.vendor}-{name}", digest_of(sources, *how.options[1:], version), build)
 
 
 def vendor_packages(vendor: str) -> list[Path]:
@@ -278,6 +281,28 @@ def prepare(client: docker.DockerClient, console: Console, roles: set[str]) -> b
         folders += [folder for folder in vendor_packages(vendor) if folder not in folders]
     start(client, publish(folders))
     return any(result if isinstance(result, bool) else result[1] for result in results.values())
+
+
+def add_release(client: docker.DockerClient, role: str, version: str) -> bool:
+    """Build a further release of an Elastic product and serve it beside the current one; return whether it was built.
+
+    Raises:
+        LabError: the role is of no product that can be built in several releases, or the build failed.
+    """
+    how = vendor_build(role)
+    if how is None or how.release != "elastic":
+        raise LabError(
+            f"{role} can be built in one release only; those of several: elasticsearch, {', '.join(STANDINS)}."
+        )
+    if not re.fullmatch(r"\d+\.\d+\.\d+", version):
+        raise LabError(f"{version} is no release of the Elastic stack: give one like 8.19.5.")
+    install_build_tools({role})
+    with locked("signing-key"):
+        rpm.signing_key(KEY_HOME)
+    _, is_built = build_for_vendor(role, how, version)
+    metadata, _ = index(how.vendor)
+    start(client, publish([metadata, *vendor_packages(how.vendor)]))
+    return is_built
 
 
 # Program, or file: the Debian package that brings it.

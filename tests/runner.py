@@ -59,7 +59,8 @@ class Check:
 
 def pytest_folder(folder: Path) -> Check:
     """Return the check of one folder below tests/."""
-    pytest = [sys.executable, "-m", "pytest", "-q", "--strict-markers", "-rs"]
+    # Also what passing tests print: delays and durations that they measured.
+    pytest = [sys.executable, "-m", "pytest", "-q", "--strict-markers", "-rsP"]
     commands = [[*pytest, str(folder.relative_to(PROJECT))]]
     if folder.name == "end_to_end":
         commands.insert(0, [sys.executable, "-m", "lab", "up"])

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import datetime
 import difflib
+import importlib.util
 import re
+import sys
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -669,6 +673,84 @@ def check_mirror(findings: Findings, host: Host, *, probed: bool) -> None:
         )
 
 
+VAULTED = b"$ANSIBLE_VAULT"
+
+
+@lru_cache(maxsize=1)
+def certificate_judge() -> ModuleType:
+    """Return the module that installs certificates on hosts, whose judgement is asked for here."""
+    file = Path(__file__).parents[1] / "modules" / "certificate_request.py"
+    spec = importlib.util.spec_from_file_location("preflight_certificate_request", file)
+    assert spec
+    assert spec.loader
+    module = importlib.util.module_from_spec(spec)
+    # Its data classes look for it there.
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def certificate_problem(folder: Path, name: str) -> str:
+    """Return why the certificate in a folder cannot be used for a host and what to do about it, or an empty string."""
+    judge = certificate_judge()
+    files = {file: folder / file for file in ("tls.crt", "tls.key", "ca.crt")}
+    if missing := [file for file, path in files.items() if not path.is_file()]:
+        return f"lacks {listing(missing)}; put the files there, or remove the folder if no service uses it."
+    pems = {file: path.read_bytes() for file, path in files.items()}
+    if VAULTED in (pems["tls.crt"][: len(VAULTED)], pems["ca.crt"][: len(VAULTED)]):
+        # What needs a password to be read is judged when it is installed.
+        return ""
+    try:
+        key = None if pems["tls.key"].startswith(VAULTED) else judge.load_key(pems["tls.key"])
+        expected = judge.Expected(
+            trusted=judge.certificates_in(pems["ca.crt"]),
+            names={judge.normal(name)},
+            exact_names=False,
+            now=datetime.datetime.now(datetime.UTC),
+        )
+        judge.judge(pems["tls.crt"], key, expected, datetime.timedelta(0))
+    except judge.Refused as error:
+        remedy = f"; {error.remedy[0].lower()}{error.remedy[1:]}" if error.remedy else ""
+        return f"cannot be used: {error}{remedy}."
+    return ""
+
+
+def check_certificates(findings: Findings, host: Host) -> None:
+    """Report certificates of the site that no host would take."""
+    if host.get("certificates_source") != "site":
+        return
+    top = host.get("certificates_site_directory") or f"{host.get('inventory_dir')}/certificates"
+    for folder in sorted(path for path in (Path(str(top)) / host.name).glob("*") if path.is_dir()):
+        if problem := certificate_problem(folder, str(host.get("platform_fqdn", host.name))):
+            findings.add(f"The certificate in {folder} {problem}", host.name)
+
+
+STACK_VERSIONS = ("elasticsearch_version", "kibana_version", "logstash_version", "apm_server_version")
+
+
+def check_stack(findings: Findings, hosts: list[Host]) -> None:
+    """Report products and hosts of the Elastic stack that are to have a release of their own."""
+    wanted: dict[str, list[str]] = defaultdict(list)
+    for host in hosts:
+        release = host.get("platform_version_elastic")
+        if release is not None:
+            wanted[str(release)].append(host.name)
+        for name in STACK_VERSIONS:
+            own = host.get(name) if name in host.raw else None
+            if own is not None and str(own) != str(release):
+                findings.add(
+                    f'Variable "{name}" is {own}, but the Elastic stack is {release}, and its products have one '
+                    f"release; take {name} out of the inventory and set platform_version_elastic.",
+                    host.name,
+                )
+    if len(wanted) > 1:
+        shown = "; ".join(f"{release} on {listing(names)}" for release, names in sorted(wanted.items()))
+        findings.add(
+            f"Hosts want different releases of the Elastic stack ({shown}); set platform_version_elastic once for all "
+            "of them."
+        )
+
+
 # --- the filters ----------------------------------------------------------------------------------------------------
 
 
@@ -691,6 +773,7 @@ def preflight_report(
         check_variables(findings, declared, host, [str(source) for source in sources], secrets)
         check_domains(findings, host)
         check_secrets(findings, declared, host)
+        check_certificates(findings, host)
         supported = False
         if check_reached(findings, host, live_hosts):
             supported = check_system(findings, declared, host)
@@ -699,6 +782,7 @@ def preflight_report(
             check_ports(findings, host)
         check_mirror(findings, host, probed=supported)
     check_addresses(findings, hosts)
+    check_stack(findings, hosts)
     return findings.render(play_hosts)
 
 

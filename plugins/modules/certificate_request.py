@@ -132,7 +132,11 @@ UTC = datetime.timezone(datetime.timedelta(0))
 
 
 class Refused(Exception):
-    """A certificate, key or authority that cannot be used; the text says why."""
+    """A certificate, key or authority that cannot be used; the text says why, the remedy what a site does about it."""
+
+    def __init__(self, reason: str, remedy: str = "") -> None:
+        super().__init__(reason)
+        self.remedy = remedy
 
 
 def read(path: Path) -> bytes | None:
@@ -151,11 +155,11 @@ def certificates_in(pem: bytes) -> list[x509.Certificate]:
     """
     blocks = PEM_CERTIFICATE.findall(pem)
     if not blocks:
-        raise Refused("it holds no certificate in PEM")
+        raise Refused("it holds no certificate in PEM", "Write tls.crt in PEM, its own certificate first")
     try:
         return [x509.load_pem_x509_certificate(block) for block in blocks]
     except ValueError as error:
-        raise Refused(f"it cannot be read: {error}") from error
+        raise Refused(f"it cannot be read: {error}", "Write tls.crt in PEM again") from error
 
 
 def load_key(pem: bytes) -> ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey:
@@ -167,11 +171,14 @@ def load_key(pem: bytes) -> ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey:
     try:
         key = serialization.load_pem_private_key(pem, password=None)
     except TypeError as error:
-        raise Refused("its private key is protected by a passphrase") from error
+        raise Refused(
+            "its private key is protected by a passphrase",
+            "Write tls.key without one (openssl pkey -in tls.key)",
+        ) from error
     except (ValueError, UnsupportedAlgorithm) as error:
-        raise Refused("its private key cannot be read") from error
+        raise Refused("its private key cannot be read", "Write tls.key in PEM again") from error
     if not isinstance(key, (ec.EllipticCurvePrivateKey, rsa.RSAPrivateKey)):
-        raise Refused("its private key is neither EC nor RSA")
+        raise Refused("its private key is neither EC nor RSA", "Order a certificate for a key of one of these kinds")
     return key
 
 
@@ -217,17 +224,49 @@ def issued_by(certificate: x509.Certificate, issuer: x509.Certificate) -> bool:
     return True
 
 
-def leads_to(chain: list[x509.Certificate], trusted: list[x509.Certificate]) -> bool:
-    """Tell whether the first certificate of a chain leads to a trusted one, by signatures."""
-    current, others = chain[0], chain[1:]
-    while True:
-        if any(issued_by(current, authority) for authority in trusted):
-            return True
-        issuers = [other for other in others if issued_by(current, other)]
+def may_issue(certificate: x509.Certificate) -> bool:
+    """Tell whether a certificate may sign others; old roots do not say so."""
+    try:
+        return bool(certificate.extensions.get_extension_for_class(x509.BasicConstraints).value.ca)
+    except x509.ExtensionNotFound:
+        return True
+
+
+def out_of_date(certificate: x509.Certificate, now: datetime.datetime) -> tuple[str, str]:
+    """Return why a certificate does not hold at a moment and what to do about it, or two empty texts."""
+    start, end = start_and_end(certificate)
+    if start > now:
+        return f"is valid from {start:%Y-%m-%d %H:%M} UTC only", "Put the host's clock right, or wait until then"
+    if end <= now:
+        return f"ended on {end:%Y-%m-%d}", "Put its successor there"
+    return "", ""
+
+
+def path_of(
+    chain: list[x509.Certificate], trusted: list[x509.Certificate], now: datetime.datetime
+) -> list[x509.Certificate]:
+    """Return the way from the first certificate of a chain to a trusted one, by signatures.
+
+    Of several issuers one that holds at the moment is taken.
+
+    Raises:
+        Refused: there is no such way.
+    """
+    path, others = chain[:1], chain[1:]
+    while path[-1] not in trusted:
+        issuers = [
+            candidate
+            for candidate in [*trusted, *others]
+            if candidate not in path and may_issue(candidate) and issued_by(path[-1], candidate)
+        ]
         if not issuers:
-            return False
-        current = issuers[0]
-        others = [other for other in others if other is not current]
+            raise Refused(
+                "it was not issued by the authority",
+                f"Append the certificate of {path[-1].issuer.rfc4514_string()} to tls.crt, or to ca.crt if it is the "
+                "authority that hosts trust",
+            )
+        path.append(min(issuers, key=lambda issuer: bool(out_of_date(issuer, now)[0])))
+    return path
 
 
 def normal(name: str) -> str:
@@ -265,35 +304,39 @@ class Expected:
 
 def judge(
     pem: bytes,
-    key: ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey,
+    key: ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey | None,
     expected: Expected,
     renew_before: datetime.timedelta,
 ) -> x509.Certificate:
-    """Return the certificate.
+    """Return the certificate; without a key, whether they belong together is left open.
 
     Raises:
         Refused: it has to be replaced; the text says why.
     """
     chain = certificates_in(pem)
     certificate = chain[0]
-    start, end = start_and_end(certificate)
+    end = start_and_end(certificate)[1]
     present = names_in(certificate)
     missing = sorted(
         name for name in expected.names if not (name in present if expected.exact_names else covered(name, present))
     )
     surplus = sorted(present - expected.names) if expected.exact_names else []
-    if public_bytes(certificate.public_key()) != public_bytes(key.public_key()):
-        raise Refused("it does not belong to the private key")
-    if not leads_to(chain, expected.trusted):
-        raise Refused("it was not issued by the authority")
+    if key is not None and public_bytes(certificate.public_key()) != public_bytes(key.public_key()):
+        raise Refused(
+            "it does not belong to the private key", "Put the key that it was ordered with into tls.key, or order again"
+        )
+    path = path_of(chain, expected.trusted, expected.now)
     if missing:
-        raise Refused("it lacks the name {}".format(", ".join(missing)))
+        raise Refused(
+            "it lacks the name {}".format(", ".join(missing)), "Order one that has it, or one for all hosts (*.DOMAIN)"
+        )
     if surplus:
         raise Refused("it has the name {}, which the host has no more".format(", ".join(surplus)))
-    if start > expected.now:
-        raise Refused(f"it is valid from {start:%Y-%m-%d %H:%M} UTC only")
-    if end <= expected.now:
-        raise Refused(f"it ended on {end:%Y-%m-%d}")
+    for number, link in enumerate(path):
+        problem, remedy = out_of_date(link, expected.now)
+        if problem:
+            who = f"its authority {link.subject.rfc4514_string()}" if number else "it"
+            raise Refused(f"{who} {problem}", remedy)
     if end <= expected.now + renew_before:
         raise Refused(f"it ends on {end:%Y-%m-%d}, in less than {renew_before.days} days")
     return certificate
@@ -478,7 +521,9 @@ def given(module: AnsibleModule, folder: Folder, expected: Expected) -> tuple[by
             key = load_key(key_pem)
         certificate = judge(pem, key, expected, datetime.timedelta(0))
     except Refused as error:
-        raise Refused(f"{params['origin']} is refused, and nothing was changed: {error}.") from error
+        # What the site is told to do is about files that it supplied, key included.
+        remedy = f" {error.remedy}, and run again." if key_pem is not None and error.remedy else ""
+        raise Refused(f"{params['origin']} is refused, and nothing was changed: {error}.{remedy}") from error
     end = start_and_end(certificate)[1]
     if end <= expected.now + datetime.timedelta(days=params["renew_before_days"]):
         module.warn(f"{params['origin']} ends on {end:%Y-%m-%d}: supply a new one before.")

@@ -12,6 +12,7 @@ import pytest
 from docker.models.containers import Container
 
 from tests.preflight.conftest import GROUPS, PROJECT, UNREACHABLE, Run, expect, good_secrets, parse, reach, site
+from tests.preflight.test_checks import pki
 
 MIRROR = {"package_source": "mirror", "package_mirror_url": "http://mirror:8080"}
 # Ansible itself writes there while it works on a host.
@@ -44,8 +45,11 @@ def test_a_good_host_passes_and_stays_as_it_is(preflight: Callable[..., Run], go
     assert len(on_host) == 2, "every site run pays for each task on each host"
 
 
-def test_bad_inventory(preflight: Callable[..., Run]) -> None:
+def test_bad_inventory(preflight: Callable[..., Run], tmp_path: Path) -> None:
     """Nothing here can be reached, and still everything that the inventory gets wrong is told."""
+    ended = tmp_path / "certificates/db1/postgresql"
+    pki.supply(ended, ["db1.bank.internal"], days=-1)
+    pki.supply(tmp_path / "certificates/db1/redis", ["*.bank.internal"])
     values = good_secrets()
     del values["vault_redis_bank_password"]
     values["vault_bank_secret_key"] = values["vault_bank_secret_key"][:20]
@@ -53,9 +57,15 @@ def test_bad_inventory(preflight: Callable[..., Run]) -> None:
     values["vault_prometheus_web_password"] = values["vault_haproxy_stats_password"]
     hosts = {
         "app1": UNREACHABLE,
-        "db1": UNREACHABLE | {"postgresql_max_conections": 10},
-        "db2": UNREACHABLE,
-        "mon1": UNREACHABLE,
+        "db1": UNREACHABLE
+        | {
+            "postgresql_max_conections": 10,
+            "platform_fqdn": "db1.bank.internal",
+            "certificates_source": "site",
+            "certificates_site_directory": str(tmp_path / "certificates"),
+        },
+        "db2": UNREACHABLE | {"certificates_source": "site"},
+        "mon1": UNREACHABLE | {"platform_version_elastic": "8.19.5", "kibana_version": "8.18.0"},
     }
     groups = {
         "bank_app": ["app1"],
@@ -94,6 +104,9 @@ def test_bad_inventory(preflight: Callable[..., Run]) -> None:
         ('Variable "platform_domain"', "domain name", "not a domain", "correct it"),
         ('Variable "preflight_supported_releases"', "must be a list", "correct it"),
         ('Variable "package_mirror_url"', "http", "mirror.example.com", "correct it"),
+        (f"The certificate in {ended} cannot be used: it ended on", "put its successor there"),
+        ('Variable "kibana_version" is 8.18.0', "8.19.5", "take kibana_version out of the inventory"),
+        ("different releases of the Elastic stack", "8.19.5 on mon1", "app1, db1, db2", "once for all of them"),
         ('Secret "vault_redis_bank_password" is missing', "roles bank_app and redis need it", "ansible-vault edit"),
         ('Secret "vault_bank_secret_key" has 20 characters', "at least 32", "ansible-vault edit"),
         ('Secret "vault_certificates_authority_passphrase" is a well-known default', "ansible-vault edit"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import secrets
 import sys
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -26,6 +27,7 @@ def load(path: str) -> ModuleType:
 
 checks = load("plugins/filter/preflight_checks.py")
 probe = load("roles/preflight/library/preflight_probe.py")
+pki = load("tests/unit/pki.py")
 
 
 @pytest.mark.parametrize(
@@ -113,6 +115,47 @@ def test_secret_values_are_never_shown() -> None:
 )
 def test_domains(name: str, good: bool) -> None:
     assert bool(checks.DOMAIN.match(name)) is good
+
+
+@pytest.mark.parametrize(
+    ("wrong", "sentence"),
+    [
+        ({}, ""),
+        ({"days": -1}, "cannot be used: it ended on"),
+        ({"starts_in_days": 2}, "cannot be used: it is valid from"),
+        ({"authority_days": -1}, "cannot be used: its authority CN=Site intermediate ended on"),
+        ({"names": ["other.bank.internal"]}, "cannot be used: it lacks the name app1.bank.internal; order one"),
+    ],
+    ids=["good", "ended", "not yet valid", "authority ended", "another host's"],
+)
+def test_certificates_of_the_site_are_judged(tmp_path: Path, wrong: dict[str, Any], sentence: str) -> None:
+    pki.supply(tmp_path, **{"names": ["*.bank.internal"], **wrong})
+    found = checks.certificate_problem(tmp_path, "app1.bank.internal")
+    assert found.startswith(sentence)
+    assert bool(found) is bool(sentence)
+
+
+def test_files_of_a_certificate_that_are_wrong_are_told(tmp_path: Path) -> None:
+    pki.supply(tmp_path, ["*.bank.internal"])
+    pki.supply(tmp_path / "other", ["*.bank.internal"])
+    good = {name: (tmp_path / name).read_bytes() for name in ("tls.crt", "tls.key", "ca.crt")}
+    chain = good["tls.crt"].split(b"-----END CERTIFICATE-----\n")[0] + b"-----END CERTIFICATE-----\n"
+    vaulted = b"$ANSIBLE_VAULT;1.1;AES256\n6162\n"
+    for name, content, sentence in (
+        ("tls.key", (tmp_path / "other/tls.key").read_bytes(), "cannot be used: it does not belong to the private key"),
+        ("tls.key", vaulted, ""),
+        ("tls.crt", vaulted, ""),
+        ("tls.crt", chain, "it was not issued by the authority; append the certificate of CN=Site intermediate to"),
+        ("ca.crt", b"nonsense", "cannot be used: it holds no certificate in PEM"),
+    ):
+        (tmp_path / name).write_bytes(content)
+        found = checks.certificate_problem(tmp_path, "app1.bank.internal")
+        assert sentence in found
+        assert bool(found) is bool(sentence)
+        (tmp_path / name).write_bytes(good[name])
+    (tmp_path / "ca.crt").unlink()
+    found = checks.certificate_problem(tmp_path, "app1.bank.internal")
+    assert found == "lacks ca.crt; put the files there, or remove the folder if no service uses it."
 
 
 class Sockets:

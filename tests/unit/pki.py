@@ -41,14 +41,16 @@ class Authority:
     certificate: x509.Certificate
 
     @classmethod
-    def new(cls, name: str, parent: "Authority | None" = None) -> "Authority":
-        """Make an authority that signs itself, or that its parent signs."""
-        key = rsa.generate_private_key(65537, 2048)
+    def new(
+        cls, name: str, parent: "Authority | None" = None, *, key: Key | None = None, days: float = 30, ca: bool = True
+    ) -> "Authority":
+        """Make an authority that signs itself, or that its parent signs; it may lack the right to sign others."""
+        key = key or rsa.generate_private_key(65537, 2048)
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
         issuer = parent.certificate.subject if parent else subject
-        builder = dated(x509.CertificateBuilder(), days=30).subject_name(subject).issuer_name(issuer)
+        builder = dated(x509.CertificateBuilder(), days=days).subject_name(subject).issuer_name(issuer)
         builder = builder.public_key(key.public_key())
-        builder = builder.add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        builder = builder.add_extension(x509.BasicConstraints(ca=ca, path_length=None), critical=True)
         return cls(key, builder.sign(parent.key if parent else key, hashes.SHA256()))
 
     @property
@@ -84,20 +86,33 @@ def dated(builder: x509.CertificateBuilder, *, days: float, starts_in_days: floa
     return builder.serial_number(x509.random_serial_number())
 
 
+def supply(
+    directory: Path,
+    names: list[str],
+    *,
+    root: Authority | None = None,
+    days: float = 365,
+    starts_in_days: float = -1,
+    authority_days: float = 30,
+) -> None:
+    """Write tls.crt with its chain, tls.key and ca.crt to a folder, as a site does that has an authority."""
+    root = root or Authority.new("Site root")
+    intermediate = Authority.new("Site intermediate", parent=root, days=authority_days)
+    key = rsa.generate_private_key(65537, 2048)
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    (directory / "tls.key").write_text(pem_of(key), encoding="ascii")
+    (directory / "ca.crt").write_text(root.pem, encoding="ascii")
+    chain = intermediate.issue(key, names, days=days, starts_in_days=starts_in_days) + intermediate.pem
+    (directory / "tls.crt").write_text(chain, encoding="ascii")
+
+
 def main() -> None:
     """Write tls.crt with its chain, tls.key and ca.crt to a folder."""
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("--name", action="append", required=True, help="DNS name or address; repeatable")
     parser.add_argument("directory", type=Path)
     options = parser.parse_args()
-    root = Authority.new("Site root")
-    intermediate = Authority.new("Site intermediate", parent=root)
-    key = rsa.generate_private_key(65537, 2048)
-    options.directory.mkdir(mode=0o700, parents=True)
-    (options.directory / "tls.key").write_text(pem_of(key), encoding="ascii")
-    (options.directory / "ca.crt").write_text(root.pem, encoding="ascii")
-    chain = intermediate.issue(key, options.name) + intermediate.pem
-    (options.directory / "tls.crt").write_text(chain, encoding="ascii")
+    supply(options.directory, options.name)
 
 
 if __name__ == "__main__":

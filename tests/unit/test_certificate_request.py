@@ -190,25 +190,73 @@ def test_certificate_of_the_site_may_have_a_chain_and_a_wildcard(run: Run, autho
     assert not run(**options)["changed"]
 
 
+EC_KEY = ec.generate_private_key(ec.SECP256R1())
+
+
 @pytest.mark.parametrize(
-    ("change", "reason"),
+    ("change", "reason", "remedy"),
     [
-        ({"names": ["web.other.internal"]}, "it lacks the name web.other.internal"),
-        ({"private_key": pem_of(ec.generate_private_key(ec.SECP256R1()))}, "it does not belong to the private key"),
-        ({"private_key": "nonsense"}, "its private key cannot be read"),
-        ({"certificate": "nonsense"}, "it holds no certificate in PEM"),
-        ({"ca_certificate": Authority.new("Stranger").pem}, "it was not issued by the authority"),
+        ({"names": ["web.other.internal"]}, "it lacks the name web.other.internal", "Order one that has it"),
+        (
+            {"private_key": pem_of(ec.generate_private_key(ec.SECP256R1()))},
+            "it does not belong to the private key",
+            "Put the key that it was ordered with into tls.key",
+        ),
+        ({"private_key": "nonsense"}, "its private key cannot be read", "Write tls.key in PEM again"),
+        ({"certificate": "nonsense"}, "it holds no certificate in PEM", "Write tls.crt in PEM"),
+        (
+            {"ca_certificate": Authority.new("Stranger").pem},
+            "it was not issued by the authority",
+            "Append the certificate of CN=Trusted to tls.crt, or to ca.crt",
+        ),
     ],
     ids=["name", "other key", "bad key", "bad certificate", "authority"],
 )
 def test_bad_certificate_of_the_site_changes_nothing(
-    run: Run, authority: Authority, folder: Path, change: dict[str, object], reason: str
+    run: Run, authority: Authority, folder: Path, change: dict[str, object], reason: str, remedy: str
 ) -> None:
-    key = ec.generate_private_key(ec.SECP256R1())
-    good = {"certificate": authority.issue(key, NAMES), "private_key": pem_of(key), "exact_names": False}
+    good = {"certificate": authority.issue(EC_KEY, NAMES), "private_key": pem_of(EC_KEY), "exact_names": False}
     result = run(**{**good, **change}, origin="/srv/certificates/db1")
-    assert result["msg"] == f"/srv/certificates/db1 is refused, and nothing was changed: {reason}."
+    assert result["msg"].startswith(f"/srv/certificates/db1 is refused, and nothing was changed: {reason}. {remedy}")
+    assert result["msg"].endswith(", and run again.")
     assert not folder.parent.exists()
+
+
+@pytest.mark.parametrize(
+    ("leaf", "between", "root", "words"),
+    [
+        ({"days": -1}, {}, {}, ("it ended on", "Put its successor there")),
+        ({"starts_in_days": 2}, {}, {}, ("it is valid from", "Put the host's clock right")),
+        ({}, {"days": -1}, {}, ("its authority CN=Between ended on", "Put its successor there")),
+        ({}, {}, {"days": -1}, ("its authority CN=Root ended on", "Put its successor there")),
+        ({}, {"ca": False}, {}, ("it was not issued by the authority", "Append the certificate of CN=Between")),
+    ],
+    ids=["ended", "not yet valid", "intermediate ended", "root ended", "issuer that may not sign"],
+)
+def test_certificate_of_the_site_that_does_not_hold_changes_nothing(
+    run: Run, folder: Path, leaf: dict[str, Any], between: dict[str, Any], root: dict[str, Any], words: tuple[str, ...]
+) -> None:
+    top = Authority.new("Root", **root)
+    middle = Authority.new("Between", parent=top, **between)
+    chain = middle.issue(EC_KEY, NAMES, **leaf) + middle.pem
+    result = run(certificate=chain, private_key=pem_of(EC_KEY), exact_names=False, ca_certificate=top.pem)
+    assert all(text in result["msg"] for text in words), result["msg"]
+    assert not folder.parent.exists()
+
+
+def test_chain_without_its_middle_is_told_apart(run: Run, authority: Authority, folder: Path) -> None:
+    middle = Authority.new("Between", parent=authority)
+    result = run(certificate=middle.issue(EC_KEY, NAMES), private_key=pem_of(EC_KEY), exact_names=False)
+    assert "Append the certificate of CN=Between to tls.crt" in result["msg"]
+    assert not folder.parent.exists()
+
+
+def test_successor_of_an_ended_authority_is_preferred(run: Run, authority: Authority) -> None:
+    """Both have the same key and name, and only one of them still holds."""
+    ended = Authority.new("Trusted", key=authority.key, days=-1)
+    options = {"certificate": authority.issue(EC_KEY, NAMES), "private_key": pem_of(EC_KEY)}
+    assert run(ca_certificate=ended.pem + authority.pem, **options)["changed"]
+    assert "ended on" in run(ca_certificate=ended.pem, **options)["msg"]
 
 
 def test_certificate_of_the_site_that_ends_soon_is_installed_with_a_warning(run: Run, authority: Authority) -> None:

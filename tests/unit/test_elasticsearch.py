@@ -299,6 +299,70 @@ def test_restart_holds_allocation_and_ends_green() -> None:
     ]  # fmt: skip
 
 
+NODES_PATH = "/_cat/nodes?format=json&h=name,version"
+SHARDS_PATH = "/_cat/shards?format=json&h=index,shard,prirep,state,node"
+
+
+def shard(index: str, kind: str, holder: str | None, state: str = "STARTED") -> dict[str, Any]:
+    """Return one line of the list of shards."""
+    return {"index": index, "shard": "0", "prirep": kind, "state": state, "node": holder}
+
+
+def upgrading(*shards: dict[str, Any], name: str, **releases: str) -> FakeNode:
+    """Return a node of a cluster that is yellow, with nodes of these releases."""
+    made = FakeNode(["yellow"])
+    made.name = name
+    nodes = [{"name": node, "version": release} for node, release in releases.items()]
+    made.api = FakeApi({NODES_PATH: nodes, SHARDS_PATH: list(shards)})
+    return made
+
+
+WAITING = [shard("new", "p", "es1"), shard("new", "r", None, "UNASSIGNED")]
+EVERYWHERE = [shard("new", "r", "es2"), shard("new", "r", "es3")]
+MIXED = {"es1": "8.19.8", "es2": "8.19.5", "es3": "8.19.5"}
+
+
+@pytest.mark.parametrize(
+    ("name", "leaving", "releases", "shards", "goes_on"),
+    [
+        ("es2", True, MIXED, WAITING, True),
+        # A release is a number, not a text.
+        ("es2", True, {**MIXED, "es1": "8.19.10"}, WAITING, True),
+        ("es1", False, MIXED, WAITING, True),
+        ("es1", True, MIXED, WAITING, False),
+        ("es3", True, {**MIXED, "es2": "8.19.8"}, WAITING, False),
+        ("es2", True, dict.fromkeys(MIXED, "8.19.8"), WAITING, False),
+        ("es2", True, MIXED, [shard("old", "p", "es2"), shard("old", "r", None, "UNASSIGNED")], False),
+        ("es2", True, dict.fromkeys(MIXED, "8.19.8"), [*WAITING, *EVERYWHERE], False),
+        ("es2", True, MIXED, [shard("old", "p", None, "UNASSIGNED")], False),
+        ("es2", True, MIXED, [shard("old", "p", "es3"), shard("old", "r", "es1", "INITIALIZING")], False),
+        ("es2", True, MIXED, [*WAITING, shard("old", "p", "es3 -> 192.0.2.1 x es2", "RELOCATING")], True),
+    ],
+    ids=[
+        "second node", "two digits", "first node is back", "holder of the only copy", "a node could take it",
+        "no upgrade", "an older primary", "more copies than nodes", "no primary", "a copy on its way", "one that moves",
+    ],
+)  # fmt: skip
+def test_upgrade_goes_on_without_copies_that_no_node_may_hold(
+    name: str, leaving: bool, releases: dict[str, str], shards: list[dict[str, Any]], goes_on: bool
+) -> None:
+    made = upgrading(*shards, name=name, **releases)
+    if goes_on:
+        assert made.wait_for_copies("now", leaving=leaving)["status"] == "yellow"
+    else:
+        with pytest.raises(node.NodeError, match="did not become green"):
+            made.wait_for_copies("now", leaving=leaving)
+
+
+def test_program_is_replaced_only_when_the_cluster_can_do_without_the_node() -> None:
+    with pytest.raises(node.NodeError, match="before es1 was upgraded, so it was not"):
+        FakeNode(["yellow"]).ready()
+    made = FakeNode(["yellow", "yellow", "green"])
+    assert made.ready()["status"] == "green"
+    assert FakeNode(["yellow"], nodes=1).ready()["status"] == "yellow"
+    assert set(made.log) == {"yellow", "green"}, "nothing is held, stopped or started"
+
+
 def test_cluster_that_is_not_green_is_not_touched() -> None:
     made = FakeNode(["yellow"])
     with pytest.raises(node.NodeError, match="before es1 was restarted, so it was not"):

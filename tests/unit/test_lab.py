@@ -7,6 +7,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import cast
 
+import docker
 import pytest
 import yaml
 from docker.models.containers import Container
@@ -284,6 +285,49 @@ def test_metadata_is_written_again_when_a_package_joins_and_no_other_is_built(
     assert not mirror.index("elastic")[1]
     assert indexed == [["server.rpm"], ["server.rpm", "shipper.rpm"]]
     assert mirror.vendor_packages("elastic") == [server[0], shipper[0]]
+
+
+def test_a_further_release_is_served_beside_the_current_one(
+    cache_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    published: list[list[str]] = []
+    monkeypatch.setattr(mirror, "CACHE", cache_folder)
+    monkeypatch.setattr(mirror, "versions", lambda: {"elastic": "8.19.8"})
+    monkeypatch.setattr(mirror, "install_build_tools", lambda roles: None)
+    monkeypatch.setattr(mirror.rpm, "signing_key", lambda home: None)
+    monkeypatch.setattr(mirror, "start", lambda client, site: None)
+    monkeypatch.setattr(
+        mirror,
+        "publish",
+        lambda folders: published.append(sorted(file.name for folder in folders for file in folder.rglob("*.rpm"))),
+    )
+
+    def write(name: str, *command: str | Path) -> None:
+        if "--version" in command:
+            add_package(Path(command[-1]).parents[2], f"{command[command.index('--version') + 1]}.rpm")
+
+    monkeypatch.setattr(mirror, "run_logged", write)
+    server = mirror.vendor_build("elasticsearch")
+    assert server
+    mirror.build_for_vendor("elasticsearch", server, "8.19.8")
+    client = cast(docker.DockerClient, object())
+    assert [mirror.add_release(client, "elasticsearch", "8.19.5") for _ in range(2)] == [True, False]
+    assert published == [["8.19.5.rpm", "8.19.8.rpm"]] * 2
+    assert mirror.build_for_vendor("elasticsearch", server, "8.19.8")[1] is False
+
+
+@pytest.mark.parametrize(
+    ("role", "version", "reason"),
+    [
+        ("filebeat", "8.19.5", "filebeat can be built in one release only"),
+        ("redis", "7.0.0", "redis can be built in one release only"),
+        ("elasticsearch", "8.19", "8.19 is no release of the Elastic stack"),
+        ("elasticsearch", "../../8.19.5", "is no release of the Elastic stack"),
+    ],
+)
+def test_a_further_release_that_cannot_be_built_is_refused(role: str, version: str, reason: str) -> None:
+    with pytest.raises(LabError, match=reason):
+        mirror.add_release(cast(docker.DockerClient, object()), role, version)
 
 
 @pytest.mark.parametrize("installed", [True, False])

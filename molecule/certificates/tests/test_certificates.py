@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,10 @@ import testinfra
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 from testinfra.host import Host
+
+sys.path.insert(0, str(Path(__file__).parents[3] / "tests/unit"))
+
+from pki import supply
 
 if TYPE_CHECKING:
     from conftest import Apply, Run
@@ -157,6 +162,16 @@ def test_missing_file_of_the_site_changes_nothing(site: Host, foreign: Path, lac
     assert f"The control node lacks ca.crt in {foreign / OTHER / 'web'}" in lacking.words
     assert lacking.changed[OTHER] == 0
     assert site.file(f"{SUPPLIED}/ca.crt").content == (SITE / "ca.crt").read_bytes()
+
+
+def test_ended_certificate_of_the_site_changes_nothing(site: Host, apply: Apply, tmp_path: Path) -> None:
+    supply(tmp_path / OTHER / "web", ["*.bank.internal"], days=-1)
+    answer = apply(None, "--limit", OTHER, certificates_site_directory=str(tmp_path))
+    assert answer.failed
+    assert f"{tmp_path / OTHER / 'web'} is refused, and nothing was changed: it ended on" in answer.words
+    assert "Put its successor there, and run again." in answer.words
+    assert answer.changed == {OTHER: 0}
+    assert site.file(f"{SUPPLIED}/tls.crt").content == (SITE / "tls.crt").read_bytes()
 
 
 def test_missing_group_stops_in_one_sentence(lacking: Run) -> None:

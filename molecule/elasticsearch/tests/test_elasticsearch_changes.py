@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import shlex
-from typing import TYPE_CHECKING
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import testinfra
 from testinfra.host import Host
+
+sys.path.insert(0, str(Path(__file__).parents[3] / "tests/unit"))
+
+from pki import supply
 
 if TYPE_CHECKING:
     from conftest import Apply
@@ -72,6 +78,31 @@ def test_refused_before_anything_changes(
         assert sentence in answer.words
     assert not any(answer.changed.values())
     assert (process(server), server.file(SETTINGS).sha256sum) == before
+
+
+@pytest.mark.parametrize(
+    ("wrong", "reason", "remedy"),
+    [
+        ({"days": -1}, "it ended on", "Put its successor there"),
+        ({"starts_in_days": 2}, "it is valid from", "Put the host's clock right"),
+        ({"authority_days": -1}, "its authority CN=Site intermediate ended on", "Put its successor there"),
+        ({"names": ["other.bank.internal"]}, "it lacks the name elasticsearch-logs1.bank.internal", "Order one"),
+    ],
+    ids=["ended", "not yet valid", "authority ended", "another host's"],
+)
+def test_certificate_that_does_not_hold_is_refused_before_the_service_is_touched(
+    server: Host, apply: Apply, tmp_path: Path, wrong: dict[str, Any], reason: str, remedy: str
+) -> None:
+    certificates = "/etc/elasticsearch/certs/tls.crt", "/etc/pki/bank/elasticsearch/tls.crt"
+    before = process(server), [server.file(path).sha256sum for path in certificates]
+    folder = tmp_path / "elasticsearch-logs1/elasticsearch"
+    supply(folder, **{"names": ["*.bank.internal"], **wrong})
+    answer = apply(certificates_source="site", certificates_site_directory=str(tmp_path))
+    assert answer.failed
+    assert f"{folder} is refused, and nothing was changed: {reason}" in answer.words
+    assert remedy in answer.words
+    assert not any(answer.changed.values())
+    assert (process(server), [server.file(path).sha256sum for path in certificates]) == before
 
 
 def test_conflicting_template_is_refused(server: Host, apply: Apply) -> None:

@@ -1,4 +1,4 @@
-"""Three nodes are one cluster, stay one, and lose nothing while they are restarted."""
+"""Three nodes are one cluster, stay one, and lose nothing while they are upgraded and restarted."""
 
 from __future__ import annotations
 
@@ -13,11 +13,13 @@ import urllib.request
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import pytest
 import testinfra
+import yaml
 from testinfra.host import Host
 
 if TYPE_CHECKING:
@@ -26,7 +28,10 @@ if TYPE_CHECKING:
 PROJECT = Path(__file__).parents[3]
 
 NODES = ("elasticsearch-node1", "elasticsearch-node2", "elasticsearch-node3")
-INDEX = "app-logs-2026.11.22"
+INDEX, NEXT_INDEX = "app-logs-2026.11.22", "app-logs-2026.11.23"
+# The scenario's inventory has an older one.
+VERSIONS = yaml.safe_load((PROJECT / "group_vars/all/versions.yml").read_text(encoding="utf-8"))
+RELEASE = VERSIONS["platform_version_elastic"]
 
 
 class Store:
@@ -75,6 +80,12 @@ def store(hosts: dict[str, Host], secrets: dict[str, str]) -> Store:
 
 
 @pytest.fixture(scope="session")
+def apply(apply: Apply) -> Apply:
+    """Return the function that runs a playbook, with the platform's own release: the upgrade is the first such run."""
+    return partial(apply, platform_version_elastic=RELEASE)
+
+
+@pytest.fixture(scope="session")
 def changed(hosts: dict[str, Host]) -> str:
     """Return settings that two nodes do not have yet, also when the tests run a second time."""
     name = "indices.recovery.max_bytes_per_sec"
@@ -92,6 +103,11 @@ def started(hosts: dict[str, Host]) -> list[float]:
     """Return when each node was started, in seconds since the boot of the machine."""
     command = "systemctl show elasticsearch.service --property=ExecMainStartTimestampMonotonic --value"
     return [int(host.check_output(command)) / 1e6 for host in hosts.values()]
+
+
+def releases(store: Store) -> dict[str, str]:
+    """Return the release that each node runs."""
+    return {node["name"]: node["version"] for node in store.ask("GET", "/_cat/nodes?format=json&h=name,version")}
 
 
 def test_all_nodes_are_one_green_cluster(store: Store) -> None:
@@ -122,13 +138,32 @@ def test_maintenance_runs_on_one_node_for_all(hosts: dict[str, Host]) -> None:
     hosts[NODES[0]].check_output("systemctl start elasticsearch-maintenance.service")
 
 
-class Writer(threading.Thread):
+class Companion(threading.Thread):
+    """Does something while a test runs."""
+
+    def __init__(self, store: Store) -> None:
+        """Take the cluster that it is about."""
+        super().__init__(daemon=True)
+        self.store, self.stopped = store, threading.Event()
+
+    def __enter__(self) -> Self:
+        """Begin."""
+        self.start()
+        return self
+
+    def __exit__(self, *_problem: object) -> None:
+        """End."""
+        self.stopped.set()
+        self.join()
+
+
+class Writer(Companion):
     """Writes one document after the other until it is stopped, and repeats what was not acknowledged."""
 
     def __init__(self, store: Store) -> None:
         """Start with nothing written."""
-        super().__init__(daemon=True)
-        self.store, self.name, self.written, self.stopped = store, uuid.uuid4().hex, 0, threading.Event()
+        super().__init__(store)
+        self.name, self.written = uuid.uuid4().hex, 0
 
     def run(self) -> None:
         """Write."""
@@ -151,11 +186,8 @@ class Writer(threading.Thread):
 @pytest.fixture
 def writer(store: Store) -> Iterator[Writer]:
     """Write while a test runs."""
-    thread = Writer(store)
-    thread.start()
-    yield thread
-    thread.stopped.set()
-    thread.join()
+    with Writer(store) as thread:
+        yield thread
 
 
 @dataclass(frozen=True)
@@ -167,13 +199,13 @@ class Sight:
     held: bool
 
 
-class Observer(threading.Thread):
+class Observer(Companion):
     """Looks at the cluster again and again until it is stopped."""
 
     def __init__(self, store: Store) -> None:
         """Start with nothing seen."""
-        super().__init__(daemon=True)
-        self.store, self.seen, self.stopped = store, list[Sight](), threading.Event()
+        super().__init__(store)
+        self.seen: list[Sight] = []
 
     def held(self) -> bool:
         """Return whether copies of shards must stay unassigned."""
@@ -198,11 +230,105 @@ class Observer(threading.Thread):
 @pytest.fixture
 def observer(store: Store) -> Iterator[Observer]:
     """Look at the cluster while a test runs."""
-    thread = Observer(store)
-    thread.start()
-    yield thread
-    thread.stopped.set()
-    thread.join()
+    with Observer(store) as thread:
+        yield thread
+
+
+WHOLE_BETWEEN = "[wn]*w[wn]*"
+
+
+def assert_one_after_another(seen: list[Sight], after_the_first: str = WHOLE_BETWEEN) -> None:
+    """Require that one node at a time was away, that copies stayed in place, and that all was green in between."""
+    assert min(sight.nodes for sight in seen) == 2, f"never two nodes away at a time: {seen}"
+    assert all(sight.held for sight in seen if sight.nodes == 2), f"copies stay where they are meanwhile: {seen}"
+
+    def letter(sight: Sight) -> str:
+        # Away, whole, neither.
+        return "a" if sight.nodes == 2 else "w" if sight.status == "green" and not sight.held else "n"
+
+    course = "".join(letter(sight) for sight in seen)
+    wanted = f"{WHOLE_BETWEEN}a+{after_the_first}a+{WHOLE_BETWEEN}a+{WHOLE_BETWEEN}"
+    assert re.fullmatch(wanted, course), f"each absence begins after a moment in which the cluster was whole: {seen}"
+
+
+class Midnight(Companion):
+    """Makes an index on the first node with the new release: a day may begin in the middle of an upgrade."""
+
+    def __init__(self, store: Store) -> None:
+        """Start with nothing made."""
+        super().__init__(store)
+        self.upgraded: list[str] = []
+
+    def make(self, settings: dict[str, str]) -> None:
+        """Make the index, unless a try before this one has."""
+        try:
+            self.store.ask("PUT", f"/{NEXT_INDEX}", {"settings": settings})
+        except urllib.error.HTTPError as error:
+            if error.code != 400:
+                raise
+
+    def run(self) -> None:
+        """Wait for the node, then make the index."""
+        pin = "index.routing.allocation.include._name"
+        while not self.stopped.wait(0.1) and not self.upgraded:
+            try:
+                found = [name for name, release in releases(self.store).items() if release == RELEASE]
+                if found:
+                    self.make({pin: found[0]})
+                    self.store.ask("PUT", f"/{NEXT_INDEX}/_create/first", {"message": "written at midnight"})
+                    # Its copy may go anywhere; no older node will have it.
+                    self.store.ask("PUT", f"/{NEXT_INDEX}/_settings", {pin: None})
+                    self.upgraded = found
+            except OSError:
+                continue
+
+
+@pytest.fixture
+def midnight(store: Store) -> Iterator[Midnight]:
+    """Let a day begin in the middle of an upgrade."""
+    with Midnight(store) as thread:
+        yield thread
+
+
+def test_releases_that_cannot_work_are_refused(hosts: dict[str, Host], store: Store, apply: Apply) -> None:
+    before = started(hosts), releases(store)
+    wanted = dict(zip(NODES, ("8.14.3", "10.0.0", RELEASE), strict=True))
+    answer = apply(platform_version_elastic=f"{{{{ {wanted}[inventory_hostname] }}}}")
+    assert answer.failed
+    assert "want different releases (8.14.3, 10.0.0" in answer.words
+    assert f"{NODES[0]} has Elasticsearch or data of release {before[1][NODES[0]]}" in answer.words
+    assert "data cannot go back, so set platform_version_elastic to" in answer.words
+    assert "from which 10.0.0 cannot be reached in one step" in answer.words
+    assert not any(answer.changed.values())
+    assert (started(hosts), releases(store)) == before
+
+
+def test_upgrade_goes_node_by_node_and_loses_nothing(
+    hosts: dict[str, Host], store: Store, apply: Apply, writer: Writer, observer: Observer, midnight: Midnight
+) -> None:
+    before, cluster = started(hosts), clusters(store)
+    leader = store.ask("GET", "/_cat/master?format=json")[0]["node"]
+    assert RELEASE not in releases(store).values()
+    begun = time.monotonic()
+    answer = apply()
+    seconds = time.monotonic() - begun
+    assert not answer.failed, answer.output
+    assert writer.stored() == writer.written > 50
+    print(f"upgrade after {seconds:.0f} s, {writer.written} documents written meanwhile")
+    assert releases(store) == dict.fromkeys(NODES, RELEASE)
+    assert {host.package("elasticsearch").version for host in hosts.values()} == {RELEASE}
+    after = dict(zip(NODES, started(hosts), strict=True))
+    assert all(new > old for new, old in zip(after.values(), before, strict=True)), "every node was restarted"
+    assert max(after, key=after.get) == leader, "the elected master last"
+    # The index of midnight has its copy only when a second node can hold it.
+    assert len(midnight.upgraded) == 1
+    assert_one_after_another(observer.seen, after_the_first="[wn]+")
+    assert any(sight == Sight(3, "yellow", False) for sight in observer.seen)
+    shards = [shard for shard in store.ask("GET", "/_cat/shards?format=json") if shard["index"] == NEXT_INDEX]
+    assert [shard["state"] for shard in shards] == ["STARTED", "STARTED"]
+    store.ask("POST", f"/{NEXT_INDEX}/_refresh")
+    assert store.ask("GET", f"/{NEXT_INDEX}/_count")["count"] == 1
+    assert clusters(store) == cluster
 
 
 def test_nodes_are_restarted_one_after_another_and_lose_nothing(
@@ -216,16 +342,7 @@ def test_nodes_are_restarted_one_after_another_and_lose_nothing(
     after = dict(zip(NODES, started(hosts), strict=True))
     assert all(new > old for new, old in zip(after.values(), before, strict=True)), "every node was restarted"
     assert max(after, key=after.get) == leader, "the elected master last"
-    seen = observer.seen
-    assert min(sight.nodes for sight in seen) == 2, f"never two nodes away at a time: {seen}"
-    assert all(sight.held for sight in seen if sight.nodes == 2), f"copies stay where they are meanwhile: {seen}"
-    whole = [sight.nodes == 3 and sight.status == "green" and not sight.held for sight in seen]
-    away = [sight.nodes == 2 for sight in seen]
-    # Each absence begins after a moment in which the cluster was whole, the first one included.
-    absences = "".join(
-        "w" if is_whole else "a" if is_away else "" for is_whole, is_away in zip(whole, away, strict=True)
-    )
-    assert re.fullmatch("w+a+w+a+w+a+w+", absences), f"green between two restarts: {seen}"
+    assert_one_after_another(observer.seen)
     assert clusters(store) == cluster
 
 

@@ -37,12 +37,14 @@ def server() -> Host:
 def fetch(server: Host, secrets: dict[str, str]) -> Fetch:
     """Return a function that asks an address with a log-in: the status and the answer."""
 
-    def ask(url: str = URL, login: str = CLIENT, body: object = None) -> tuple[int, str]:
+    def ask(url: str = URL, login: str = CLIENT, body: object = None, method: str = "") -> tuple[int, str]:
         login = login.format(**secrets).replace("\\", "\\\\").replace('"', '\\"')
         settings = f'user = "{login}"\n' if login else ""
         command = "curl --silent --max-time 30 --cacert /etc/pki/bank/elasticsearch_exporter/ca.crt --config -"
         if body is not None:
             command += f" --header 'Content-Type: application/json' --data-binary {shlex.quote(json.dumps(body))}"
+        if method:
+            command += f" --request {method}"
         answer = server.run(
             f"printf %s {shlex.quote(settings)} | {command} --write-out '\\n%{{http_code}}' {shlex.quote(url)}"
         )
@@ -73,12 +75,26 @@ def test_node_and_indices_are_measured(fetch: Fetch, index: str, secrets: dict[s
         r"elasticsearch_thread_pool_rejected_count\{.*\} \d+",
         r"elasticsearch_breakers_tripped\{.*\} \d+",
         rf'elasticsearch_indices_docs_primary\{{.*index="{index}".*\}} 1',
+        "elasticsearch_indices_settings_stats_read_only_indices 0",
     ):
         assert re.search(rf"^{series}$", metrics, re.MULTILINE), series
     assert "private" not in metrics
     # The first half has no special character that an address might have escaped.
     for path in ("/metrics", "/probe?" + URL.split("?")[1]):
         assert secrets["vault_elasticsearch_exporter_password"][:16] not in fetch(EXPORTER + path)[1]
+
+
+def test_indices_that_a_full_disk_closed_are_counted(fetch: Fetch, index: str) -> None:
+    """Closed by hand, with the block that the server sets."""
+    elastic = "elastic:{vault_elasticsearch_elastic_password}"
+    path = f"{SERVER}/{index}/_settings"
+    code, text = fetch(path, elastic, {"index.blocks.read_only_allow_delete": True}, method="PUT")
+    assert code == 200, text
+    try:
+        assert re.search("^elasticsearch_indices_settings_stats_read_only_indices 1$", fetch()[1], re.MULTILINE)
+    finally:
+        code, text = fetch(path, elastic, {"index.blocks.read_only_allow_delete": None}, method="PUT")
+    assert code == 200, text
 
 
 def test_its_user_reads_no_document(fetch: Fetch, index: str) -> None:

@@ -21,6 +21,9 @@ LOG = "/var/log/bank/bank.json"
 WRITER = Path(__file__).with_name("write_lines.py").read_text(encoding="utf-8")
 LINES = 1000
 REASON = "by-elasticsearch"
+DATA = "/var/lib/elasticsearch"
+FILLER = f"{DATA}/filler"
+CLOSED = "index.blocks.read_only_allow_delete"
 
 Search = Callable[..., dict[str, Any]]
 
@@ -311,6 +314,53 @@ def test_elasticsearch_may_be_away_for_two_minutes(app: Host, logs: Host, search
     assert app.service("filebeat").is_running
     logs.check_output("systemctl start elasticsearch.service")
     assert_all_arrive(search, run, seconds=120)
+
+
+def closed(search: Search) -> set[str]:
+    """Return the indices that Elasticsearch has closed for writing because its disk is full."""
+    found = search("/app-logs-2*/_settings?flat_settings=true")
+    return {name for name, index in found.items() if index["settings"].get(CLOSED) == "true"}
+
+
+def wait_for(condition: Callable[[], bool], what: str, seconds: float = 60) -> None:
+    """Wait until something is so."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, f"not within {seconds} s: {what}"
+        time.sleep(0.5)
+
+
+def test_full_disk_of_elasticsearch_loses_nothing(app: Host, logs: Host, search: Search) -> None:
+    """Filled beyond the flood-stage watermark of 95 % while lines are written, and freed again."""
+
+    def told(*names: str) -> list[int]:
+        events = stats(app)["libbeat"]["output"]["events"]
+        return [events[name] for name in names]
+
+    given_up = told("dead_letter", "dropped")
+    assert closed(search) == set()
+    total, free = (int(size) for size in logs.check_output(f"df -B1 --output=size,avail {DATA} | tail -1").split())
+    run = start_writing(app, seconds=90)
+    time.sleep(2)
+    logs.check_output(f"fallocate --length {free - total // 50} {FILLER}")
+    try:
+        wait_for(lambda: closed(search) != set(), "Elasticsearch closes its indices")
+        # What was stored just before is found by then.
+        time.sleep(3)
+        stored, acknowledged = count(search, run)[0], told("acked")
+        time.sleep(10)
+        written = int(app.check_output(f"cat {LOG}* | grep -c {run}"))
+        assert stored < written < LINES, "the bank goes on writing"
+        assert count(search, run)[0] == stored, "nothing is stored meanwhile"
+        assert told("acked") == acknowledged
+        # Read, and held back.
+        assert stats(app)["libbeat"]["pipeline"]["events"]["active"] > 0
+        assert app.service("filebeat").is_running
+    finally:
+        logs.check_output(f"rm --force {FILLER}")
+    wait_for(lambda: closed(search) == set(), "Elasticsearch opens its indices again")
+    assert_all_arrive(search, run, seconds=150)
+    assert told("dead_letter", "dropped") == given_up
 
 
 def test_password_is_in_the_keystore_only(app: Host, secrets: dict[str, str]) -> None:

@@ -16,13 +16,15 @@ description:
   - A restart first waits until every shard has its copies, holds the allocation of shards, restarts, waits until the
     node is back, lets shards move again and waits until every shard has its copies again.
   - A node that is alone, or that does not run, is only started.
+  - In a cluster of several releases, in the middle of an upgrade, copies that no node may hold yet are not waited for.
 options:
   state:
     description:
       - C(started) starts the unit if it does not run, and waits until the node is in a cluster.
       - C(restarted) restarts it.
+      - C(ready) changes nothing, and waits until the cluster can do without the node, before its program is replaced.
     type: str
-    choices: [started, restarted]
+    choices: [started, restarted, ready]
     default: started
   heal:
     description: Whether to restart also while shards lack copies, because this node may be the reason.
@@ -242,8 +244,39 @@ class Node:
         """Return the health of the cluster."""
         return api.ask("GET", "/_cluster/health?timeout=5s", timeout=10)
 
-    def wait_for_copies(self, moment: str, nodes: int = 0) -> dict[str, Any]:
-        """Wait until every shard has its copies.
+    def waits_for_upgrades(self, leaving: bool) -> bool:
+        """Return whether shards lack only copies that no node may hold yet.
+
+        A copy never goes to an older release than that of its primary. An index made between the first and the second
+        node of an upgrade therefore has its copy after the second. A node that holds such a primary must not leave.
+        """
+        releases = {
+            node["name"]: tuple(int(part) for part in node["version"].partition("-")[0].split("."))
+            for node in self.api.ask("GET", "/_cat/nodes?format=json&h=name,version")
+        }
+        shards = self.api.ask("GET", "/_cat/shards?format=json&h=index,shard,prirep,state,node")
+        holders: dict[tuple[str, str], set[str]] = {}
+        primaries: dict[tuple[str, str], str] = {}
+        for shard in shards:
+            key = (shard["index"], shard["shard"])
+            if shard["state"] in ("STARTED", "RELOCATING"):
+                # One that moves is shown as "from -> address id to".
+                holders.setdefault(key, set()).update({shard["node"].split()[0], shard["node"].split()[-1]})
+                if shard["prirep"] == "p":
+                    primaries[key] = shard["node"].split()[0]
+        for shard in shards:
+            if shard["state"] in ("STARTED", "RELOCATING"):
+                continue
+            key = (shard["index"], shard["shard"])
+            primary = primaries.get(key, "")
+            if shard["state"] != "UNASSIGNED" or primary not in releases or (leaving and primary == self.name):
+                return False
+            if any(releases[name] >= releases[primary] for name in releases if name not in holders[key]):
+                return False
+        return len(set(releases.values())) > 1
+
+    def wait_for_copies(self, moment: str, nodes: int = 0, *, leaving: bool) -> dict[str, Any]:
+        """Wait until every shard has the copies that it can have.
 
         Raises:
             NodeError: some do not, in the time given.
@@ -253,7 +286,10 @@ class Node:
         while time.monotonic() < deadline:
             try:
                 health = self.health(self.api)
-                if health["status"] == "green" and health["number_of_nodes"] >= nodes:
+                whole = health["status"] == "green" or (
+                    health["status"] == "yellow" and self.waits_for_upgrades(leaving)
+                )
+                if whole and health["number_of_nodes"] >= nodes:
                     return health
                 problem = (
                     f"it is {health['status']} with {health['number_of_nodes']} nodes and "
@@ -270,6 +306,15 @@ class Node:
     def hold(self, api: Api, value: str | None) -> None:
         """Hold the allocation of copies, or release it."""
         api.ask("PUT", "/_cluster/settings", {"persistent": {HOLD: value}})
+
+    def ready(self) -> dict[str, Any]:
+        """Wait until the cluster can do without the node for a while; a node that is alone or away is."""
+        if not self.active():
+            return {}
+        health = self.health(self.api)
+        if health["number_of_nodes"] < 2:
+            return health
+        return self.wait_for_copies(f"before {self.name} was upgraded, so it was not", leaving=True)
 
     def start(self) -> dict[str, Any]:
         """Start the unit if it does not run, and wait for the node."""
@@ -293,7 +338,7 @@ class Node:
             self.bring_up()
             self.wait_until_joined()
             return self.health(self.api)
-        self.wait_for_copies(f"before {self.name} was restarted, so it was not")
+        self.wait_for_copies(f"before {self.name} was restarted, so it was not", leaving=True)
         peers = [Api(url, self.api.ca_path, self.api.user, self.api.password) for url in self.params["peers"]]
         self.hold(self.api, "primaries")
         try:
@@ -305,7 +350,7 @@ class Node:
         finally:
             # Also when the node stays away: the others must be free to make new copies.
             self.hold(self.cluster(self.api, *peers), None)
-        return self.wait_for_copies(f"after {self.name} was restarted", nodes)
+        return self.wait_for_copies(f"after {self.name} was restarted", nodes, leaving=False)
 
     def flush(self) -> None:
         """Write what is in memory to the shards' files, as far as that works."""
@@ -328,18 +373,19 @@ def main() -> None:
     module = AnsibleModule(
         argument_spec={
             "access": ACCESS,
-            "state": {"type": "str", "choices": ["started", "restarted"], "default": "started"},
+            "state": {"type": "str", "choices": ["started", "restarted", "ready"], "default": "started"},
             "heal": {"type": "bool", "default": False},
             "node": {"type": "dict", "required": True, "options": node_options},
         },
         supports_check_mode=True,
     )
     node = Node(module)
-    restart = module.params["state"] == "restarted"
+    state = module.params["state"]
     try:
         if module.check_mode:
-            module.exit_json(changed=restart or not node.active(), started=False)
-        health = node.restart() if restart else node.start()
+            changed = state == "restarted" or (state == "started" and not node.active())
+            module.exit_json(changed=changed, started=False)
+        health = {"started": node.start, "restarted": node.restart, "ready": node.ready}[state]()
     except (NodeError, ApiError) as error:
         module.fail_json(msg=f"{str(error).rstrip('.')}.", started=node.started)
     module.exit_json(changed=node.started or node.password_set, health=health, started=node.started)
