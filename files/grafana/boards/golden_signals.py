@@ -71,7 +71,7 @@ BOARD = Board(
             "Traffic",
             (
                 over_time(
-                    "Requests and the same hour a week ago",
+                    "Requests over half an hour",
                     "Requests each second over 30 minutes. Half of a week ago is a P3, one and a half times a P4.",
                     Prom('sum(avg_over_time(site:bank_requests:rate5m{site=~"$site"}[30m]))', "now"),
                     unit=REQUESTS_PER_SECOND,
