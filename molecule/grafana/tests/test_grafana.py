@@ -107,6 +107,27 @@ def test_all_dashboards_of_the_repository_are_served(ask: Ask) -> None:
     assert dashboards(ask) == UIDS
 
 
+def test_links_to_runbooks_lead_to_the_site_or_are_left_out(server: Host, ask: Ask, apply: Apply) -> None:
+    def runbooks() -> list[str]:
+        links = ask(f"/api/dashboards/uid/{sorted(UIDS)[0]}")[1]["dashboard"]["links"]
+        return [link["url"] for link in links if "runbook" in link["url"]]
+
+    before = process(server)
+    assert runbooks() == []
+    answer = apply(grafana_runbook_base_url="https://git.example.com/platform/blob/main/")
+    assert not answer.failed, answer.output
+    deadline = time.monotonic() + 30
+    while not (found := runbooks()):
+        assert time.monotonic() < deadline
+        time.sleep(1)
+    for url in found:
+        path = url.removeprefix("https://git.example.com/platform/blob/main/")
+        assert (PROJECT / path).is_file(), url
+    answer = apply()
+    assert not answer.failed, answer.output
+    assert process(server) == before
+
+
 def test_operators_look_and_change_nothing(ask: Ask) -> None:
     assert ask("/api/user")[1]["isGrafanaAdmin"] is False
     uid = sorted(UIDS)[0]
@@ -343,6 +364,7 @@ def test_bad_dashboard_is_refused_and_changes_nothing(
         ({"grafana_users": [{"name": "operator", "password": "short"}]}, "shorter than 12 characters"),
         ({"grafana_public_url": "http://grafana.example.com"}, "begins with https://"),
         ({"grafana_settings": {"server": {"protocol": "http"}}}, "must not hold server.protocol"),
+        ({"grafana_runbook_base_url": "git.example.com"}, "or nothing"),
         ({"grafana_settings": {"users": "all"}}, "write section: {name: value} for users"),
         ({"grafana_settings": {"users": {"home_page": "a\nb"}}}, "has a line break"),
         ({"grafana_data_sources_extra": [{"name": "Mine", "uid": "prometheus"}]}, "needs a uid of its own"),

@@ -1,4 +1,4 @@
-"""Dashboards in a folder, read before anything of them reaches a host."""
+"""Dashboards in a folder: read before anything of them reaches a host, and given the site's address of its runbooks."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 
 from ansible.errors import AnsibleFilterError
+
+RUNBOOKS = "docs/runbooks/"
 
 
 def grafana_dashboards(folder: str) -> list[dict[str, str]]:
@@ -37,9 +39,28 @@ def grafana_dashboards(folder: str) -> list[dict[str, str]]:
     return list(found.values())
 
 
+def grafana_dashboard_text(path: str, runbook_base_url: str) -> str:
+    """Return the text of a dashboard whose links to runbooks lead somewhere.
+
+    Runbooks are named by their paths in the repository. Where nobody says under which address people find it, the links
+    are left out.
+    """
+    document = json.loads(Path(path).read_text(encoding="utf-8"))
+    links = []
+    for link in document.get("links", []):
+        address = link.get("url", "")
+        if address.startswith(RUNBOOKS):
+            if not runbook_base_url:
+                continue
+            link["url"] = f"{runbook_base_url.rstrip('/')}/{address}"
+        links.append(link)
+    document["links"] = links
+    return json.dumps(document, indent=1, ensure_ascii=False) + "\n"
+
+
 class FilterModule:
     """Filters offered to the role."""
 
     def filters(self) -> dict[str, object]:
         """Return the filters by name."""
-        return {"grafana_dashboards": grafana_dashboards}
+        return {"grafana_dashboards": grafana_dashboards, "grafana_dashboard_text": grafana_dashboard_text}
