@@ -63,28 +63,7 @@ options:
     description: Folder that holds nothing but the tokens.
     type: path
     required: true
-  access:
-    description: How the server is reached, as its administrator.
-    type: dict
-    required: true
-    suboptions:
-      urls:
-        description: Addresses; the first that answers is used.
-        type: list
-        elements: str
-        required: true
-      ca_path:
-        description: Certificate authority of their certificates.
-        type: path
-        required: true
-      user:
-        description: Name of the administrator.
-        type: str
-        required: true
-      password:
-        description: Password of the administrator.
-        type: str
-        required: true
+extends_documentation_fragment: rest_access
 attributes:
   check_mode:
     support: full

@@ -53,28 +53,7 @@ options:
     type: str
     choices: [present, pruned, restored]
     default: present
-  access:
-    description: How the servers are reached.
-    type: dict
-    required: true
-    suboptions:
-      urls:
-        description: Addresses; the first that answers is used.
-        type: list
-        elements: str
-        required: true
-      ca_path:
-        description: Certificate authority of their certificates.
-        type: path
-        required: true
-      user:
-        description: User of Elasticsearch to log in as.
-        type: str
-        required: true
-      password:
-        description: Password of that user.
-        type: str
-        required: true
+extends_documentation_fragment: rest_access
 attributes:
   check_mode:
     support: full

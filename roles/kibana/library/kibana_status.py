@@ -27,28 +27,7 @@ options:
     description: How long to wait.
     type: int
     default: 600
-  access:
-    description: How the servers are reached.
-    type: dict
-    required: true
-    suboptions:
-      urls:
-        description: Addresses; the first that answers is used.
-        type: list
-        elements: str
-        required: true
-      ca_path:
-        description: Certificate authority of their certificates.
-        type: path
-        required: true
-      user:
-        description: User of Elasticsearch to log in as.
-        type: str
-        required: true
-      password:
-        description: Password of that user.
-        type: str
-        required: true
+extends_documentation_fragment: rest_access
 attributes:
   check_mode:
     support: none
