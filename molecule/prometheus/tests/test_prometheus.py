@@ -26,11 +26,13 @@ if TYPE_CHECKING:
     from conftest import Apply
 
 HOST = "prometheus-monitor1"
+REPLICA = "prometheus-monitor2"
+# It has Alertmanager, too.
 WATCHED = "prometheus-db1"
 PROJECT = Path(__file__).parents[3]
 RULES = PROJECT / "files/prometheus/rules"
 RULES_ON_HOST = "/etc/prometheus/rules.yml"
-# The role alone, on the one host that has it.
+# The role alone, on one of its hosts.
 ROLE = (PROJECT / "molecule/prometheus/apply.yml", "--limit", HOST)
 
 
@@ -46,24 +48,53 @@ def server() -> Host:
     return testinfra.get_host(f"docker://{HOST}")
 
 
-@pytest.fixture(scope="session")
-def ask(server: Host, password: str) -> Callable[..., Any]:
-    """Return a function that asks Prometheus over the network, as the operator unless told otherwise."""
-    address = server.check_output("hostname --ip-address").split()[0]
-    context = ssl.create_default_context(cadata=server.file("/etc/pki/bank/prometheus/ca.crt").content_string)
+def caller(name: str, user_and_password: str, port: int = 9090) -> Callable[..., Any]:
+    """Return a function that asks a server over the network, with this log-in unless told otherwise."""
+    host = testinfra.get_host(f"docker://{name}")
+    address = host.check_output("hostname --ip-address").split()[0]
+    context = ssl.create_default_context(cadata=host.file("/etc/pki/bank/node_exporter/ca.crt").content_string)
 
     def call(
-        path: str, login: str | None = f"operator:{password}", scheme: str = "https", **query: str
-    ) -> dict[str, Any] | str:
-        url = f"{scheme}://{address}:9090{path}?{urllib.parse.urlencode(query)}"
+        path: str, login: str | None = user_and_password, scheme: str = "https", **query: str
+    ) -> dict | list | str:
+        url = f"{scheme}://{address}:{port}{path}?{urllib.parse.urlencode(query)}"
         headers = {"Authorization": f"Basic {base64.b64encode(login.encode()).decode()}"} if login else {}
         with urllib.request.urlopen(
             urllib.request.Request(url, headers=headers), context=context, timeout=10
         ) as answer:
             text = answer.read().decode()
-        return json.loads(text)["data"] if path.startswith("/api/") else text
+        if path.startswith("/api/v1/"):
+            return json.loads(text)["data"]
+        return json.loads(text) if path.startswith("/api/") else text
 
     return call
+
+
+@pytest.fixture(scope="session")
+def ask(password: str) -> Callable[..., Any]:
+    """Return a function that asks Prometheus over the network, as the operator unless told otherwise."""
+    return caller(HOST, f"operator:{password}")
+
+
+@pytest.fixture(scope="session")
+def ask_replica(password: str) -> Callable[..., Any]:
+    """Return a function that asks the other Prometheus."""
+    return caller(REPLICA, f"operator:{password}")
+
+
+@pytest.fixture(scope="session")
+def watchdog(secrets: dict[str, str]) -> Callable[[], list[dict[str, Any]]]:
+    """Return a function that lists the alerts named Watchdog that Alertmanager has."""
+    ask_alertmanager = caller(WATCHED, f"operator:{secrets['vault_alertmanager_web_password']}", 9093)
+    return lambda: ask_alertmanager("/api/v2/alerts", filter='alertname="Watchdog"')
+
+
+def await_answer(question: Callable[[], Any], wanted: object, seconds: float = 40) -> None:
+    """Wait until a question has the answer that is wanted."""
+    deadline = time.monotonic() + seconds
+    while (answer := question()) != wanted and time.monotonic() < deadline:
+        time.sleep(1)
+    assert answer == wanted
 
 
 def process(server: Host) -> str:
@@ -89,7 +120,8 @@ def alerts_loaded(ask: Callable[..., Any]) -> set[str]:
 
 
 def test_every_host_is_read(ask: Callable[..., Any]) -> None:
-    expected = {("node", HOST), ("node", WATCHED), ("prometheus", HOST), ("blackbox_exporter", HOST)}
+    expected = {(job, host) for job in ("node", "prometheus", "blackbox_exporter") for host in (HOST, REPLICA)}
+    expected |= {("node", WATCHED), ("alertmanager", WATCHED)}
     deadline = time.monotonic() + 60
     while True:
         targets = ask("/api/v1/targets", state="active")["activeTargets"]
@@ -101,7 +133,13 @@ def test_every_host_is_read(ask: Callable[..., Any]) -> None:
     assert set(found) == expected
     assert up == expected, [target["lastError"] for target in targets]
     labels = found["node", WATCHED]["labels"]
-    assert labels == {"job": "node", "instance": WATCHED, "group": "logstash", "role": "node", "site": "main"}
+    assert labels == {
+        "job": "node",
+        "instance": WATCHED,
+        "group": "alertmanager,logstash",
+        "role": "node",
+        "site": "main",
+    }
 
 
 @pytest.mark.parametrize("login", [None, "operator:wrong", "someone:{password}", "operator:"])
@@ -150,6 +188,51 @@ def test_all_rules_are_loaded_and_healthy(ask: Callable[..., Any]) -> None:
 def test_watchdog_fires(ask: Callable[..., Any]) -> None:
     firing = {alert["labels"]["alertname"] for alert in ask("/api/v1/alerts")["alerts"] if alert["state"] == "firing"}
     assert "Watchdog" in firing
+
+
+def test_replicas_read_each_other_and_their_alerts_are_one(
+    ask: Callable[..., Any], ask_replica: Callable[..., Any], watchdog: Callable[[], list[dict[str, Any]]]
+) -> None:
+    names = set()
+    for replica in (ask, ask_replica):
+
+        def up(replica: Callable[..., Any] = replica) -> set[tuple[str, str]]:
+            found = replica("/api/v1/query", query='up{job="prometheus"}')["result"]
+            return {(sample["metric"]["instance"], sample["value"][1]) for sample in found}
+
+        await_answer(up, {(HOST, "1"), (REPLICA, "1")})
+        own = replica("/api/v1/alertmanagers")["activeAlertmanagers"]
+        assert [urllib.parse.urlsplit(server["url"]).hostname for server in own] == [f"{WATCHED}.bank.internal"]
+        labels = yaml.safe_load(replica("/api/v1/status/config")["yaml"])["global"]["external_labels"]
+        assert labels["site"] == "main"
+        names.add(labels["prometheus"])
+    assert names == {HOST, REPLICA}
+    # Both have told it, and it is one alert all the same.
+    sent = "min(sum by (instance) (prometheus_notifications_sent_total)) > bool 0"
+    await_answer(lambda: [sample["value"][1] for sample in ask("/api/v1/query", query=sent)["result"]], ["1"])
+    assert [alert["labels"] for alert in watchdog()] == [{"alertname": "Watchdog", "severity": "p4", "site": "main"}]
+
+
+def test_death_of_a_replica_is_noticed_and_alerts_go_on(
+    server: Host, ask_replica: Callable[..., Any], watchdog: Callable[[], list[dict[str, Any]]]
+) -> None:
+    def noticed() -> list[str]:
+        return [
+            alert["state"]
+            for alert in ask_replica("/api/v1/alerts")["alerts"]
+            if alert["labels"]["alertname"] == "InstanceDown"
+            and (alert["labels"]["job"], alert["labels"]["instance"]) == ("prometheus", HOST)
+        ]
+
+    try:
+        server.run_expect([0], "systemctl kill --signal=KILL prometheus; systemctl stop prometheus")
+        told = watchdog()[0]["updatedAt"]
+        # It fires after two minutes; here it is enough that the clock runs.
+        await_answer(noticed, ["pending"])
+        await_answer(lambda: watchdog()[0]["updatedAt"] > told, True)
+    finally:
+        server.run_expect([0], "systemctl start prometheus")
+    await_answer(noticed, [])
 
 
 def test_links_of_alerts_begin_with_the_addresses_of_the_site(
@@ -266,6 +349,9 @@ def test_file_that_is_no_rule_file_is_named(text: str, reason: str) -> None:
         module["prometheus_rules"]({"/rules/wrong.yml": text})
 
 
+RECEIVER = {"name": "archive", "url": f"https://{REPLICA}.bank.internal:9090/api/v1/write"}
+
+
 @pytest.mark.parametrize(
     ("name", "value", "sentence"),
     [
@@ -274,6 +360,11 @@ def test_file_that_is_no_rule_file_is_named(text: str, reason: str) -> None:
         ("prometheus_readers", [{"name": "wall", "password": "short"}], "The log-in wall of Prometheus cannot work"),
         ("prometheus_readers", [{"name": "operator", "password": "x" * 32}], "name a log-in of Prometheus twice"),
         ("prometheus_runbook_base_url", "git.example.com/platform", "so that alerts name the path alone"),
+        ("prometheus_replica_label", "replica", 'prometheus_external_labels has no label "replica"'),
+        ("prometheus_external_labels", {"site": "main", "prometheus": "one"}, "the same value as on another host"),
+        ("prometheus_remote_write", [RECEIVER | {"ca_file": "/root/none.crt"}], "names /root/none.crt, which is not"),
+        ("prometheus_remote_write", [RECEIVER | {"queue": {"shards": 4}}], "shards"),
+        ("prometheus_remote_write", [RECEIVER | {"relabel": [{"action": "pray"}]}], "pray"),
         (
             "prometheus_jobs_extra",
             [{"name": "slip", "group": "postgres", "port": 1}],
@@ -287,6 +378,64 @@ def test_bad_input_is_refused(server: Host, apply: Apply, name: str, value: obje
     assert answer.failed
     assert sentence in answer.words
     assert state(server) == before
+
+
+def test_all_that_is_wrong_with_receivers_of_samples_is_said_at_once(server: Host, apply: Apply) -> None:
+    before = state(server)
+    queue = {"max_shards": 0, "min_backoff": "soon"}
+    answer = apply(
+        *ROLE,
+        prometheus_remote_write=[
+            RECEIVER | {"url": "http://example.com/", "user": "operator"},
+            RECEIVER | {"user": "operator", "password": "line\nbreak"},
+            RECEIVER | {"name": "../web", "queue": queue},
+        ],
+    )
+    assert answer.failed
+    for sentence in (
+        "The url of archive must begin with https://",
+        "archive needs user and password both, or neither.",
+        "The password of archive has a space at an end or a line break",
+        'The name "../web" needs letters, digits, dashes and underscores only.',
+        "The queue of ../web has max_shards 0: write a number above 0.",
+        'The queue of ../web has min_backoff "soon": write a duration like 5s.',
+        "Two receivers have one name.",
+    ):
+        assert sentence in answer.words
+    assert state(server) == before
+
+
+def test_samples_are_sent_elsewhere_until_the_receiver_leaves_the_list(
+    server: Host, ask: Callable[..., Any], ask_replica: Callable[..., Any], apply: Apply, password: str
+) -> None:
+    before = process(server)
+    receiver = RECEIVER | {
+        "ca_file": "/etc/pki/bank/prometheus/ca.crt",
+        "user": "operator",
+        # In the words of a vault: an extra variable is a template.
+        "password": "{{ vault_prometheus_web_password }}",
+        "queue": {"max_shards": 4, "batch_send_deadline": "1s"},
+        "relabel": [{"source_labels": ["job"], "regex": "node", "action": "keep"}],
+    }
+    answer = apply(*ROLE, prometheus_remote_write=[receiver])
+    assert not answer.failed, answer.output
+    assert answer.changed[HOST] > 0
+
+    def received() -> set[tuple[str, str]]:
+        # The label of the sender: what the receiver reads itself has none.
+        found = ask_replica("/api/v1/query", query=f'up{{prometheus="{HOST}"}}')["result"]
+        return {(sample["metric"]["job"], sample["metric"]["instance"]) for sample in found}
+
+    await_answer(received, {("node", HOST), ("node", REPLICA), ("node", WATCHED)})
+    queue = yaml.safe_load(ask("/api/v1/status/config")["yaml"])["remote_write"][0]["queue_config"]
+    assert (queue["max_shards"], queue["batch_send_deadline"]) == (4, "1s")
+    assert server.check_output("stat --format='%a %U %G' /etc/prometheus/remote_write/archive") == "640 root prometheus"
+    assert password not in server.check_output("cat /etc/prometheus/prometheus.yml")
+    answer = apply(*ROLE)
+    assert not answer.failed, answer.output
+    assert server.check_output("ls /etc/prometheus/remote_write") == ""
+    assert "remote_write" not in ask("/api/v1/status/config")["yaml"]
+    assert process(server) == before
 
 
 def test_restart_keeps_the_data(server: Host, ask: Callable[..., Any]) -> None:
