@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import email
+import email.policy
+import hashlib
 import json
+import re
 import shlex
 import time
 import uuid
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -58,15 +63,17 @@ def ask(servers: dict[str, Host], secrets: dict[str, str]) -> Ask:
     return call
 
 
+def heard(bank: Host, mark: str) -> list[dict[str, Any]]:
+    """Return all that anybody was told about the alerts of a mark, in order."""
+    lines = bank.run("cat /root/notifications.ndjson").stdout.splitlines()
+    return [json.loads(line) for line in lines if mark in line]
+
+
 def notifications(bank: Host, mark: str) -> list[dict[str, Any]]:
     """Return what the bank and the chat were told about the alerts of a mark, in order."""
-    lines = bank.run("cat /root/notifications.ndjson").stdout.splitlines()
-    found = []
-    for line in lines:
-        entry = json.loads(line)
+    found = [entry for entry in heard(bank, mark) if entry["path"] in {"/api/webhook/alert", "/chat"}]
+    for entry in found:
         entry["alerts"] = [alert for alert in entry["body"]["alerts"] if alert["labels"].get("mark") == mark]
-        if entry["alerts"]:
-            found.append(entry)
     return found
 
 
@@ -86,7 +93,12 @@ def alert(mark: str, name: str, severity: str, *, over: bool = False, **labels: 
     ends = now - timedelta(seconds=1) if over else now + timedelta(minutes=5)
     return {
         "labels": {"alertname": name, "severity": severity, "site": mark, "mark": mark} | labels,
-        "annotations": {"summary": f"{name} happens", "description": "of which there is much to say"},
+        "annotations": {
+            "summary": f"{name} happens",
+            "description": "of which there is much to say",
+            "runbook_url": f"docs/runbooks/availability.md#{name.lower()}",
+            "dashboard_url": "/d/overview",
+        },
         "startsAt": (now - timedelta(seconds=30)).isoformat(),
         "endsAt": ends.isoformat(),
     }
@@ -104,25 +116,127 @@ def test_members_form_a_cluster(ask: Ask) -> None:
         assert (cluster["status"], len(cluster["peers"])) == ("ready", 2)
 
 
-def test_urgent_alert_is_told_once_in_seconds_and_so_is_its_end(ask: Ask, bank: Host, secrets: dict[str, str]) -> None:
-    mark = uuid.uuid4().hex
+@dataclass(frozen=True)
+class Page:
+    """An urgent alert that began and ended: what was told when it had lasted for a while, and in the end."""
+
+    mark: str
+    begun: float
+    meanwhile: list[dict[str, Any]]
+    after: list[dict[str, Any]]
+
+    def told(self, path: str) -> list[dict[str, Any]]:
+        """Return what was told to whoever is behind a path."""
+        return [entry["body"] for entry in self.after if entry["path"].startswith(path)]
+
+
+# As many ways as a P1 takes besides tickets, which are followed up by a program.
+WAYS = ["/api/webhook/alert", "/chat", "/slack/", "/teams/", "/v2/enqueue", "mail", "/hook/"]
+
+
+@pytest.fixture(scope="session")
+def page(ask: Ask, bank: Host) -> Page:
+    """Have an urgent alert begin and end, once for all tests about what is told of it."""
+    mark = uuid.uuid4().hex[:12]
     begun = time.time()
     send(ask, alert(mark, "AllApiDown", "p1"))
-    first = told(bank, mark, "/api/webhook/alert")
+    told(bank, mark, "/api/webhook/alert")
+    # The other member would tell it after some 15 s if it had not heard that it was told.
+    time.sleep(20)
+    meanwhile = heard(bank, mark)
+    send(ask, alert(mark, "AllApiDown", "p1", over=True))
+    end = time.monotonic() + 90
+    while len(after := heard(bank, mark)) < 2 * len(WAYS) and time.monotonic() < end:
+        time.sleep(0.5)
+    return Page(mark, begun, meanwhile, after)
+
+
+def test_urgent_alert_is_told_once_in_seconds_and_so_is_its_end(page: Page, secrets: dict[str, str]) -> None:
+    first = [entry for entry in page.meanwhile if entry["path"] == "/api/webhook/alert"]
     assert len(first) == 1
-    seconds = first[0]["at"] - begun
+    seconds = first[0]["at"] - page.begun
     print(f"told after {seconds:.1f} s")
     # group_wait is 5 s; the bank must hear of a P1 within a minute.
     assert seconds < 30
     assert first[0]["token"] == f"Bearer {secrets['vault_bank_webhook_secret']}"
     assert first[0]["body"]["version"] == "4"
-    assert len(told(bank, mark, "/chat")) == 1
-    # The other member would tell it after some 15 s if it had not heard that it was told.
-    time.sleep(20)
-    assert [entry["path"] for entry in notifications(bank, mark)].count("/api/webhook/alert") == 1
-    send(ask, alert(mark, "AllApiDown", "p1", over=True))
-    both = told(bank, mark, "/api/webhook/alert", count=2, seconds=90)
-    assert [entry["body"]["status"] for entry in both] == ["firing", "resolved"]
+    assert [body["status"] for body in page.told("/api/webhook/alert")] == ["firing", "resolved"]
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_every_kind_of_receiver_hears_of_the_beginning_and_the_end_once(page: Page, way: str) -> None:
+    assert [entry["path"].startswith(way) for entry in page.meanwhile].count(True) == 1
+    assert len(page.told(way)) == 2
+
+
+def secret_of(secrets: dict[str, str], algorithm: str) -> str:
+    """Return a secret of the receivers, made of one that every scenario has."""
+    return hashlib.new(algorithm, secrets["vault_pushgateway_push_password"].encode()).hexdigest()
+
+
+def texts(page: Page, way: str) -> list[tuple[str, str]]:
+    """Return title and text of each message, as people see them."""
+    found = []
+    for body in page.told(way):
+        if way == "/slack/":
+            found.append((body["attachments"][0]["title"], body["attachments"][0]["text"]))
+        elif way == "/teams/":
+            found.append(tuple(block["text"] for block in body["attachments"][0]["content"]["body"]))
+        else:
+            message = email.message_from_string(body, policy=email.policy.default)
+            assert [part.get_content_type() for part in message.iter_parts()] == ["text/plain"]
+            found.append((message["Subject"], message.get_body().get_content().replace("\r\n", "\n")))
+    return found
+
+
+@pytest.mark.parametrize("way", ["/slack/", "/teams/", "mail"])
+def test_people_read_what_where_since_when_and_what_to_do_on_a_phone(page: Page, way: str) -> None:
+    (title, text), (title_of_end, text_of_end) = texts(page, way)
+    print(title, text, title_of_end, text_of_end, sep="\n")
+    assert title == f"[P1 1] AllApiDown {page.mark}"
+    assert title_of_end == f"[over] AllApiDown {page.mark}"
+    wanted = (
+        r"AllApiDown happens\nof which there is much to say\nsince \d\d:\d\d UTC\n"
+        r"what to do: docs/runbooks/availability\.md#allapidown\nsee: /d/overview\s*"
+    )
+    assert re.fullmatch(wanted, text), text
+    assert re.fullmatch(r"over since \d\d:\d\d UTC: AllApiDown happens\s*", text_of_end), text_of_end
+    # A phone's lock screen shows no more.
+    assert len(title) < 60
+
+
+def test_each_receiver_is_shown_its_secret(page: Page, secrets: dict[str, str]) -> None:
+    for way in ("/slack/", "/teams/", "/hook/"):
+        paths = {entry["path"] for entry in page.after if entry["path"].startswith(way)}
+        assert paths == {way + secret_of(secrets, "sha256")}
+    assert {body["routing_key"] for body in page.told("/v2/enqueue")} == {secret_of(secrets, "md5")}
+    # The mail receiver takes mails after a log-in over TLS alone.
+    assert {tuple(entry["to"]) for entry in page.after if entry["path"] == "mail"} == {
+        ("on-call@bank.internal", "bank@bank.internal")
+    }
+
+
+def test_pager_is_told_which_incident_ends(page: Page) -> None:
+    begin, end = page.told("/v2/enqueue")
+    assert (begin["event_action"], end["event_action"]) == ("trigger", "resolve")
+    assert begin["dedup_key"] == end["dedup_key"]
+    assert begin["payload"]["summary"] == f"[P1 1] AllApiDown {page.mark}"
+
+
+def test_ticket_is_opened_and_closed(page: Page, bank: Host) -> None:
+    command = "curl --silent --fail --cacert /etc/pki/bank/receiver/ca.crt"
+    listed = json.loads(bank.check_output(f"{command} https://alertmanager-bank.bank.internal:8444/incidents"))
+    found = [entry for entry in listed if page.mark in entry["short_description"]]
+    assert [(entry["short_description"], entry["urgency"], entry["state"]) for entry in found] == [
+        (f"AllApiDown {page.mark}", "1", "6")
+    ]
+    assert found[0]["description"].splitlines() == [
+        "firing: AllApiDown happens",
+        "of which there is much to say",
+        "docs/runbooks/availability.md#allapidown",
+        "/d/overview",
+    ]
+    assert found[0]["close_notes"].startswith("resolved: AllApiDown happens")
 
 
 def test_alert_that_another_explains_is_not_told(ask: Ask, bank: Host) -> None:
@@ -181,7 +295,7 @@ def test_alert_that_another_explains_is_not_told(ask: Ask, bank: Host) -> None:
 @pytest.mark.parametrize(
     ("labels", "receivers"),
     [
-        ("severity=p1", "bank,chat"),
+        ("severity=p1", "bank,chat,slack,teams,on-call,mail,hook,tickets"),
         ("severity=p2", "bank,chat"),
         ("severity=p3", "bank,chat"),
         ("severity=p4", "bank"),
@@ -214,8 +328,10 @@ def test_secrets_are_nowhere_to_be_read(ask: Ask, servers: dict[str, Host], secr
     server = servers[ONE]
     shown = json.loads(ask(ONE, "/api/v2/status")[1])["config"]["original"]
     shown += server.check_output("systemctl cat alertmanager; ps -eo args; journalctl --no-pager -o cat")
-    for name in ("vault_bank_webhook_secret", "vault_alertmanager_web_password"):
+    for name in ("vault_bank_webhook_secret", "vault_alertmanager_web_password", "vault_pushgateway_push_password"):
         assert secrets[name] not in shown
+    for algorithm in ("sha256", "md5"):
+        assert secret_of(secrets, algorithm) not in shown
     assert server.check_output("find /etc/alertmanager /etc/pki/bank/alertmanager/tls.key -type f -perm /007") == ""
     assert (
         server.check_output("stat --format='%a %U %G' /etc/alertmanager/secrets/bank_webhook")
@@ -244,6 +360,9 @@ def state(server: Host) -> str:
     )
 
 
+NO_OTHER = {"alertmanager_severity_receivers": {"p1": ["chat"], "p2": [], "p3": [], "p4": []}}
+
+
 @pytest.mark.parametrize(
     ("variables", "sentence"),
     [
@@ -252,7 +371,7 @@ def state(server: Host) -> str:
         ({"alertmanager_secrets": {}}, "alertmanager_secrets lacks chat"),
         ({"alertmanager_receivers": [{"name": "bank"}, {"name": "chat"}]}, "needs a name of its own"),
         ({"vault_alertmanager_web_password": "short"}, "needs 16 to 72 bytes"),
-        ({"alertmanager_receivers": [{"name": "chat", "pigeon_configs": []}]}, "pigeon_configs not found"),
+        ({"alertmanager_receivers": [{"name": "chat", "pigeon_configs": []}], **NO_OTHER}, "pigeon_configs not found"),
     ],
 )
 def test_bad_value_is_refused_and_changes_nothing(
@@ -265,11 +384,39 @@ def test_bad_value_is_refused_and_changes_nothing(
     assert state(servers[ONE]) == before
 
 
+def test_all_that_is_wrong_with_receivers_is_said_at_once(servers: dict[str, Host], apply: Apply) -> None:
+    before = state(servers[ONE])
+    receiver = {
+        "name": "chat",
+        "pagerduty_configs": [{"routing_key": "key"}],
+        "slack_configs": [{"api_url": "https://chat.example.com/secret"}],
+        "email_configs": [{"to": "on-call@example.com"}],
+    }
+    answer = apply(
+        None,
+        "--limit",
+        ONE,
+        alertmanager_receivers=[receiver],
+        alertmanager_secrets={},
+        alertmanager_smtp={"user": "alerts"},
+        **NO_OTHER,
+    )
+    assert answer.failed
+    for sentence in (
+        "alertmanager_receivers holds secrets: routing_key, api_url. Put each into alertmanager_secrets",
+        "name /etc/alertmanager/secrets/NAME in routing_key_file, api_url_file.",
+        "A receiver sends mail, and alertmanager_smtp names no server: set its smarthost and from.",
+        "alertmanager_smtp logs in as alerts, and alertmanager_secrets lacks smtp, its password",
+    ):
+        assert sentence in answer.words
+    assert state(servers[ONE]) == before
+
+
 def test_receiver_that_left_leaves_with_its_secret_and_no_restart(servers: dict[str, Host], apply: Apply) -> None:
     process = "systemctl show --property=MainPID --value alertmanager"
     before = {name: server.check_output(process) for name, server in servers.items()}
     nobody = {"alertmanager_severity_receivers": {f"p{number}": [] for number in range(1, 5)}}
-    answer = apply(alertmanager_receivers=[], alertmanager_secrets={}, **nobody)
+    answer = apply(alertmanager_receivers=[], alertmanager_secrets={}, alertmanager_smtp={}, **nobody)
     assert not answer.failed, answer.output
     for name, server in servers.items():
         assert server.check_output("ls /etc/alertmanager/secrets") == "bank_webhook"
@@ -277,4 +424,5 @@ def test_receiver_that_left_leaves_with_its_secret_and_no_restart(servers: dict[
         assert server.check_output(process) == before[name]
     answer = apply()
     assert not answer.failed, answer.output
-    assert servers[ONE].check_output("ls /etc/alertmanager/secrets").split() == ["bank_webhook", "chat"]
+    wanted = ["bank_webhook", "chat", "hook", "pager", "slack", "smtp", "teams", "tickets"]
+    assert servers[ONE].check_output("ls /etc/alertmanager/secrets").split() == wanted
