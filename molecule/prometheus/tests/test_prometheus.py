@@ -214,7 +214,10 @@ def test_replicas_read_each_other_and_their_alerts_are_one(
 
 
 def test_death_of_a_replica_is_noticed_and_alerts_go_on(
-    server: Host, ask_replica: Callable[..., Any], watchdog: Callable[[], list[dict[str, Any]]]
+    server: Host,
+    ask: Callable[..., Any],
+    ask_replica: Callable[..., Any],
+    watchdog: Callable[[], list[dict[str, Any]]],
 ) -> None:
     def noticed() -> list[str]:
         return [
@@ -233,6 +236,10 @@ def test_death_of_a_replica_is_noticed_and_alerts_go_on(
     finally:
         server.run_expect([0], "systemctl start prometheus")
     await_answer(noticed, [])
+    # It is as it was when it has evaluated its rules again.
+    await_answer(
+        lambda: "Watchdog" in {alert["labels"]["alertname"] for alert in ask("/api/v1/alerts")["alerts"]}, True
+    )
 
 
 def test_links_of_alerts_begin_with_the_addresses_of_the_site(
