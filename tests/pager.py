@@ -17,6 +17,12 @@ SETTINGS = {
     "alertmanager_severity_receivers": {"p1": ["pager"], "p2": ["pager"], "p3": [], "p4": []},
 }
 
+# Kills an instance of the bank and keeps it down: systemd's own restart may come between a kill and a stop.
+HALT = (
+    "systemctl kill --signal=KILL bank.service;"
+    " until systemctl stop bank.service && ! systemctl --quiet is-active bank.service; do sleep 0.2; done"
+)
+
 Execute = Callable[..., tuple[int, str]]
 # The notifications since a moment, in order.
 Pages = Callable[[float], list[dict[str, Any]]]

@@ -33,8 +33,7 @@ def test_a_bank_that_is_down_is_one_page_and_its_return_another(
     begun = time.time()
     try:
         for name in instances:
-            on(name, "systemctl", "kill", "--signal=KILL", "bank.service")
-            on(name, "systemctl", "stop", "bank.service")
+            on(name, "sh", "-c", alert_pager.HALT)
         wait_until(lambda: bool(told("firing")), "the page that no instance answers")
         print(f"told after {told('firing')[0]['at'] - begun:.0f} s")
         # Long enough for what is less urgent to be told, too.
