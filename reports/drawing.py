@@ -177,10 +177,11 @@ def table(panel: Panel, answers: dict[str, Answer]) -> Markup:
     special = overridden(panel)
     rows = rows_of(answers)
     used = {name: title for name, title in names.items() if any(name in row for row in rows)}
-    sort = (panel.source["options"].get("sortBy") or [{}])[0].get("displayName")
-    if sort:
-        key = next((name for name, title in names.items() if title == sort), "")
-        rows.sort(key=lambda row: row[key] if isinstance(row.get(key), int | float) else float("-inf"), reverse=True)
+    for order in panel.source["options"].get("sortBy") or []:
+        key = next((name for name, title in names.items() if title == order["displayName"]), "")
+        known = [row for row in rows if row.get(key) is not None]
+        known.sort(key=lambda row, key=key: row[key], reverse=order.get("desc", False))
+        rows = known + [row for row in rows if row.get(key) is None]
     figures = {name for name in used if any(isinstance(row.get(name), int | float) for row in rows)}
     head = Markup("").join(
         Markup('<th class="number">{}</th>' if name in figures else "<th>{}</th>").format(title)

@@ -124,7 +124,15 @@ def alert_list(title: str, description: str, selector: str, *, empty: str, width
     titles |= {"name": "Unit", "slo": "Objective"}
     column = Column("For", Prom(since(selector)), unit="s")
     return listing(
-        title, description, titles, column, empty=empty, width=width, height=height, meanings={"Severity": SEVERITIES}
+        title,
+        description,
+        titles,
+        column,
+        empty=empty,
+        width=width,
+        height=height,
+        sort=titles["severity"],
+        meanings={titles["severity"]: SEVERITIES},
     )
 
 

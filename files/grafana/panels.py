@@ -220,7 +220,8 @@ def listing(
 ) -> Panel:
     """Return a table with a line for each combination of ``labels`` (their names, and titles of their columns).
 
-    ``sort`` is the title of the column whose largest value comes first; ``meanings`` colour the values of labels.
+    ``sort`` is the title of the column that lines are ordered by: a figure's largest value comes first, and of a label
+    the first in the alphabet. ``meanings`` colour the values of labels.
     """
 
     def make() -> Builder:
@@ -255,7 +256,8 @@ def listing(
             ]
             panel.override_by_name(name, properties)
         if sort:
-            panel.sort_by([common_builders.TableSortByFieldState().display_name(sort).desc(True)])
+            is_figure = sort in {column.title for column in columns}
+            panel.sort_by([common_builders.TableSortByFieldState().display_name(sort).desc(is_figure)])
         return dressed(panel, title, description, COUNT, empty, limits.NONE, queries)
 
     return Panel(make, title, width, height)

@@ -239,3 +239,10 @@ def test_panels_that_may_be_empty_exist() -> None:
         for uid in entry["dashboards"]:
             named = {place for place in known if place[:2] == (uid, entry["panel"])}
             assert any(entry.get("query", letter) == letter for _, _, letter in named), (uid, entry["panel"])
+
+
+def test_lists_of_alerts_begin_with_the_most_urgent() -> None:
+    lists = [panel for panel in PANELS if panel.source["title"].startswith("What is wrong")]
+    assert lists
+    for panel in lists:
+        assert panel.source["options"]["sortBy"] == [{"desc": False, "displayName": "Severity"}], panel.board

@@ -187,7 +187,9 @@ def test_tables_join_their_questions_and_put_the_worst_first() -> None:
     options = {"renameByName": {"instance": "Host", "Value #A": "Disk", "Value #B": "Memory"}}
     options["indexByName"] = {"instance": 0, "Value #A": 1, "Value #B": 2}
     organised = [{"id": "merge"}, {"id": "organize", "options": options}]
-    source = panel("table", transformations=organised, options={"sortBy": [{"displayName": "Disk"}]}).source
+    source = panel(
+        "table", transformations=organised, options={"sortBy": [{"displayName": "Disk", "desc": True}]}
+    ).source
     override = {"matcher": {"options": "Disk"}, "properties": [{"id": "unit", "value": "percentunit"}]}
     source["fieldConfig"]["overrides"] = [override]
     answers = {
@@ -197,6 +199,17 @@ def test_tables_join_their_questions_and_put_the_worst_first() -> None:
     text = drawn(Panel("hosts", source, ""), answers)
     assert text.startswith('<table><tr><th>Host</th><th class="number">Disk</th><th class="number">Memory</th></tr>')
     assert text.index("app1") < text.index("70 %") < text.index("db1") < text.index("20 %") < text.index(">3<")
+
+
+def test_the_most_urgent_alert_stands_first() -> None:
+    options = {"renameByName": {"severity": "Severity", "Value": "For"}, "indexByName": {"severity": 0, "Value": 1}}
+    organised = [{"id": "organize", "options": options}]
+    sort = {"displayName": "Severity", "desc": False}
+    source = panel("table", transformations=organised, options={"sortBy": [sort]}).source
+    source["fieldConfig"]["overrides"] = []
+    answers = {"A": Answer([frame(9, severity="p4"), frame(1, severity="p1"), frame(5, severity="p2")])}
+    text = drawn(Panel("overview", source, ""), answers)
+    assert text.index("p1") < text.index("p2") < text.index("p4")
 
 
 def test_nothing_and_errors_are_said_in_words() -> None:
