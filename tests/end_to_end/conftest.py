@@ -62,14 +62,14 @@ def prometheus_query(expression: str, password: str) -> list[dict]:
     return answer.json()["data"]["result"]
 
 
-def wait_until(condition: Callable[[], bool], what: str) -> None:
+def wait_until(condition: Callable[[], bool], what: str, seconds: int = RECOVERY_SECONDS) -> None:
     """Wait until the condition holds."""
-    deadline = time.monotonic() + RECOVERY_SECONDS
+    deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         if condition():
             return
         time.sleep(1)
-    pytest.fail(f"not within {RECOVERY_SECONDS} s: {what}")
+    pytest.fail(f"not within {seconds} s: {what}")
 
 
 @pytest.fixture

@@ -13,6 +13,8 @@ from .conftest import Execute, wait_until
 
 # A P2 is collected for 30 s before it is told.
 LESS_URGENT_SECONDS = 45
+# A scrape, an evaluation, the minute for which the alert stays, and that after which Alertmanager tells a group again.
+OVER_SECONDS = 180
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +49,7 @@ def test_a_bank_that_is_down_is_one_page_and_its_return_another(
     def over() -> bool:
         return "AllApiDown" in {entry["body"]["groupLabels"]["alertname"] for entry in told("resolved")}
 
-    wait_until(over, "the page that instances answer again")
+    wait_until(over, "the page that instances answer again", OVER_SECONDS)
 
     def listed() -> bool:
         # The bank was away when it was told, so Alertmanager tells it again.
