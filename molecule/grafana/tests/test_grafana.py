@@ -92,6 +92,19 @@ def dashboards(ask: Ask) -> set[str]:
     return {entry["uid"] for entry in ask("/api/search?type=dash-db")[1] if entry.get("folderTitle") == "Platform"}
 
 
+def wait_until_it_serves(ask: Ask) -> None:
+    """Wait until Grafana answers: systemd takes it for started a moment before it listens."""
+    deadline = time.monotonic() + 60
+    while True:
+        try:
+            if ask("/api/org")[0] == 200:
+                return
+        except OSError:
+            pass
+        assert time.monotonic() < deadline
+        time.sleep(1)
+
+
 def write_dashboard(folder: Path, name: str, **values: object) -> None:
     """Write the file of a small dashboard."""
     document = {"uid": name, "title": f"Title of {name}", "id": None, "panels": [], "schemaVersion": 36, **values}
@@ -302,15 +315,7 @@ def test_settings_that_grafana_refuses_are_taken_back(server: Host, ask: Ask, ap
     assert "The previous configuration is back in place" in answer.words
     assert "no-such-database" in answer.words
     assert server.check_output("sha256sum /etc/grafana/grafana.ini") == before
-    deadline = time.monotonic() + 60
-    while True:
-        try:
-            if ask("/api/org")[0] == 200:
-                break
-        except OSError:
-            pass
-        assert time.monotonic() < deadline
-        time.sleep(1)
+    wait_until_it_serves(ask)
     answer = apply()
     assert not answer.failed, answer.output
 
@@ -385,5 +390,6 @@ def test_restart_of_the_host_keeps_what_people_made(server: Host, ask: Ask) -> N
     status, answer = ask("/api/dashboards/db", {"dashboard": {"title": "Kept", "panels": []}}, user=ADMINISTRATOR)
     assert status == 200, answer
     server.run_expect([0], f"systemctl restart {UNIT}")
+    wait_until_it_serves(ask)
     assert ask(f"/api/dashboards/uid/{answer['uid']}")[0] == 200
     assert dashboards(ask) == UIDS
