@@ -27,6 +27,8 @@ PROJECT = Path(__file__).parents[3]
 DASHBOARDS = PROJECT / "files/grafana/dashboards"
 UIDS = {json.loads(path.read_text(encoding="utf-8"))["uid"] for path in DASHBOARDS.glob("*.json")}
 UID = "prometheus"
+# Seconds that a start may take on a busy machine.
+PATIENCE = 60
 
 Ask = Callable[..., tuple[int, Any]]
 
@@ -35,6 +37,23 @@ Ask = Callable[..., tuple[int, Any]]
 def server() -> Host:
     """Connect to the host of Grafana."""
     return testinfra.get_host(f"docker://{HOST}")
+
+
+def answer_of(server: Host, request: urllib.request.Request, context: ssl.SSLContext) -> tuple[int, str]:
+    """Return status and text of an answer; a server that has just been started listens a moment later."""
+    deadline = time.monotonic() + PATIENCE
+    while True:
+        try:
+            with urllib.request.urlopen(request, context=context, timeout=30) as answer:
+                return answer.status, answer.read().decode()
+        except urllib.error.HTTPError as error:
+            return error.code, error.read().decode()
+        except OSError as error:
+            print(f"{request.get_method()} {request.selector}: {error}")
+            if time.monotonic() > deadline:
+                unit = f"systemctl status {UNIT} --no-pager --lines=0; journalctl --unit={UNIT} --no-pager --lines=40"
+                pytest.fail(f"Grafana does not answer: {error}\n{server.run(unit).stdout}")
+        time.sleep(1)
 
 
 @pytest.fixture(scope="module")
@@ -61,11 +80,7 @@ def ask(server: Host, secrets: dict[str, str]) -> Ask:
         request = urllib.request.Request(
             f"{scheme}://{address}:3030{path}", data, headers, method=method or ("GET" if data is None else "POST")
         )
-        try:
-            with urllib.request.urlopen(request, context=context, timeout=30) as answer:
-                status, text = answer.status, answer.read().decode()
-        except urllib.error.HTTPError as error:
-            status, text = error.code, error.read().decode()
+        status, text = answer_of(server, request, context)
         try:
             return status, json.loads(text)
         except ValueError:
@@ -90,19 +105,6 @@ def state(server: Host) -> str:
 def dashboards(ask: Ask) -> set[str]:
     """Return the uid of every dashboard in the platform's folder."""
     return {entry["uid"] for entry in ask("/api/search?type=dash-db")[1] if entry.get("folderTitle") == "Platform"}
-
-
-def wait_until_it_serves(ask: Ask) -> None:
-    """Wait until Grafana answers: systemd takes it for started a moment before it listens."""
-    deadline = time.monotonic() + 60
-    while True:
-        try:
-            if ask("/api/org")[0] == 200:
-                return
-        except OSError:
-            pass
-        assert time.monotonic() < deadline
-        time.sleep(1)
 
 
 def write_dashboard(folder: Path, name: str, **values: object) -> None:
@@ -315,7 +317,7 @@ def test_settings_that_grafana_refuses_are_taken_back(server: Host, ask: Ask, ap
     assert "The previous configuration is back in place" in answer.words
     assert "no-such-database" in answer.words
     assert server.check_output("sha256sum /etc/grafana/grafana.ini") == before
-    wait_until_it_serves(ask)
+    assert ask("/api/org")[0] == 200
     answer = apply()
     assert not answer.failed, answer.output
 
@@ -390,6 +392,5 @@ def test_restart_of_the_host_keeps_what_people_made(server: Host, ask: Ask) -> N
     status, answer = ask("/api/dashboards/db", {"dashboard": {"title": "Kept", "panels": []}}, user=ADMINISTRATOR)
     assert status == 200, answer
     server.run_expect([0], f"systemctl restart {UNIT}")
-    wait_until_it_serves(ask)
     assert ask(f"/api/dashboards/uid/{answer['uid']}")[0] == 200
     assert dashboards(ask) == UIDS
