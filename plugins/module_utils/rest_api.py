@@ -6,6 +6,7 @@ import json
 from http.client import HTTPException
 from typing import Any
 from urllib.error import HTTPError
+from urllib.parse import quote
 
 from ansible.module_utils.urls import open_url
 
@@ -21,6 +22,8 @@ ACCESS: dict[str, Any] = {
     },
 }
 REASON_LENGTH = 600
+# What is kept with things that the platform made in a product, so that it changes and removes no other.
+OWNER = "bank platform"
 # Whatever JSON can hold.
 Json = Any
 
@@ -40,7 +43,18 @@ def reason_of(content: bytes) -> str:
     except ValueError:
         return content.decode("utf-8", "replace")[:REASON_LENGTH]
     reason = answer.get("message") or answer.get("error") if isinstance(answer, dict) else answer
-    return str(reason.get("reason") if isinstance(reason, dict) else reason)[:REASON_LENGTH]
+    if not isinstance(reason, dict):
+        return str(reason)[:REASON_LENGTH]
+    reasons, cause = [str(reason.get("reason"))], reason.get("caused_by")
+    while isinstance(cause, dict):
+        reasons.append(str(cause.get("reason")))
+        cause = cause.get("caused_by")
+    return ": ".join(dict.fromkeys(reasons))[:REASON_LENGTH]
+
+
+def path_of(*parts: str) -> str:
+    """Return a path of the API whose parts may hold any character."""
+    return "/" + "/".join(quote(part, safe="*,") for part in parts)
 
 
 class Api:
@@ -85,14 +99,36 @@ class Api:
                 silent.append(f"{url} does not answer ({error})")
         raise ApiError("; ".join(silent))
 
-    def ask(self, method: str, path: str, body: object = None) -> Json:
+    def ask(self, method: str, path: str, body: object = None, timeout: float = 30) -> Json:
         """Return the document in the answer to one request.
 
         Raises:
             ApiError: there is none, or it is a refusal.
         """
-        content = self.send(method, path, None if body is None else json.dumps(body).encode())
+        content = self.send(method, path, None if body is None else json.dumps(body).encode(), timeout=timeout)
         return json.loads(content) if content.strip() else {}
+
+    def find(self, path: str) -> Json | None:
+        """Return what is there, or nothing if the server knows no such thing.
+
+        Raises:
+            ApiError: the server refused for another reason, or does not answer.
+        """
+        try:
+            return self.ask("GET", path)
+        except ApiError as error:
+            # An Elasticsearch without the feature answers 400 or 405 to its paths.
+            if error.status in (400, 404, 405):
+                return None
+            raise
+
+    def as_user(self, user: str, password: str) -> Api:
+        """Return the same servers as another user."""
+        return Api(self.urls, self.ca_path, user, password, self.headers)
+
+    def at(self, url: str) -> Api:
+        """Return another server as the same user."""
+        return Api([url], self.ca_path, self.user, self.password, self.headers)
 
 
 def api_of(params: dict[str, Any], headers: dict[str, str] | None = None) -> Api:

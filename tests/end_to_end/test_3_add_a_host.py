@@ -11,7 +11,7 @@ from lab import hosts
 from lab.settings import INVENTORY
 from tests.site_client import PlaybookRun, run_playbook
 
-from .conftest import Execute, prometheus_query, wait_until
+from .conftest import Execute, Search, prometheus_query, wait_until
 
 NEW = "app4"
 ONE_LINE = "bank_app: {hosts: {app4: {}}}\n"
@@ -22,6 +22,12 @@ PLACES = {
     "monitoring1": "/etc/prometheus/prometheus.yml",
     "app1": "/etc/hosts",
 }
+
+
+def api_keys(search: Search) -> set[str]:
+    """Return the names of the new host's keys that Elasticsearch takes."""
+    counting = {"bool": {"filter": [{"term": {"invalidated": False}}, {"wildcard": {"name": f"* on {NEW}"}}]}}
+    return {key["name"] for key in search("/_security/_query/api_key", {"query": counting})["api_keys"]}
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +42,7 @@ def grown(client: docker.DockerClient, tmp_path_factory: pytest.TempPathFactory)
 
 
 def test_one_line_brings_the_host_into_service(
-    grown: tuple[Path, PlaybookRun], on: Execute, secret: dict[str, str]
+    grown: tuple[Path, PlaybookRun], on: Execute, secret: dict[str, str], search: Search
 ) -> None:
     _, run = grown
     assert not run.failed, run.output[-4000:]
@@ -52,6 +58,7 @@ def test_one_line_brings_the_host_into_service(
     # The instance is ready only if PostgreSQL and Redis admit it.
     code, output = on(NEW, "runuser", "-u", "bank", "--", "/opt/bank/current/bin/bank", "check-config", "--ready")
     assert code == 0, output
+    assert {f"filebeat on {NEW}", f"metricbeat on {NEW}"} <= api_keys(search)
 
 
 def test_hosts_that_were_there_change_only_where_they_must(grown: tuple[Path, PlaybookRun]) -> None:
@@ -66,7 +73,11 @@ def test_hosts_that_were_there_change_only_where_they_must(grown: tuple[Path, Pl
 
 
 def test_decommissioning_leaves_no_trace(
-    grown: tuple[Path, PlaybookRun], client: docker.DockerClient, on: Execute, secret: dict[str, str]
+    grown: tuple[Path, PlaybookRun],
+    client: docker.DockerClient,
+    on: Execute,
+    secret: dict[str, str],
+    search: Search,
 ) -> None:
     extra, _ = grown
     address = client.containers.get(f"bank-lab-{NEW}").labels["bank.lab.address"]
@@ -84,6 +95,7 @@ def test_decommissioning_leaves_no_trace(
     for host in ("db1", "app1", "lb1", "monitoring1"):
         _, zones = on(host, "sh", "-c", "cat /etc/firewalld/zones/*.xml /etc/firewalld/ipsets/*.xml 2>/dev/null")
         assert f'"{address}"' not in zones and f">{address}<" not in zones, host
+    assert api_keys(search) == set()
     # Prometheus marks the series of a removed target stale after a few scrapes.
     password = secret["vault_prometheus_web_password"]
     wait_until(lambda: prometheus_query(f'up{{instance="{NEW}"}}', password) == [], f"Prometheus forgets {NEW}")

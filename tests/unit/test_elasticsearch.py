@@ -26,7 +26,7 @@ def load(path: Path, name: str) -> ModuleType:
     return module
 
 
-api = load(ROLE / "module_utils/elasticsearch_api.py", "ansible.module_utils.elasticsearch_api")
+api = load(PROJECT / "plugins/module_utils/rest_api.py", "ansible.module_utils.rest_api")
 survey = load(ROLE / "library/elasticsearch_survey.py", "elasticsearch_survey")
 objects = load(ROLE / "library/elasticsearch_objects.py", "elasticsearch_objects")
 node = load(ROLE / "library/elasticsearch_node.py", "elasticsearch_node")
@@ -78,7 +78,7 @@ def test_reasons_are_read_to_their_end() -> None:
 class FakeApi:
     """Answers like a cluster, and remembers what it was told."""
 
-    url, ca_path, user, password = "", "", "elastic", ""
+    user, password = "elastic", ""
 
     def __init__(self, answers: dict[str, Any]) -> None:
         self.answers, self.told = answers, []
@@ -94,9 +94,12 @@ class FakeApi:
 
     find = api.Api.find
 
+    def at(self, url: str) -> FakeApi:
+        return self
+
 
 def cluster(answers: dict[str, Any], check_mode: bool = False, **params: object) -> Any:  # noqa: ANN401
-    empty = {"roles": [], "users": [], "index_templates": [], "settings": {}, "snapshots": {}}
+    empty = {"roles": [], "users": [], "api_key_holders": {}, "index_templates": [], "settings": {}, "snapshots": {}}
     made = objects.Cluster.__new__(objects.Cluster)
     made.module, made.params = SimpleNamespace(check_mode=check_mode), {**empty, **params}
     made.api, made.diff, made.left_policies = FakeApi(answers), [], []
@@ -185,6 +188,7 @@ def test_nobody_logs_in_to_a_new_cluster_before_it_knows_what_types_their_lines_
         "/_cluster/settings?flat_settings=true": {"persistent": {}},
         "/_index_template": {"index_templates": []},
         "/_cluster/health": {"number_of_data_nodes": 1},
+        "/_security/api_key?active_only=true": {"api_keys": []},
     }
     made = cluster(
         answers,

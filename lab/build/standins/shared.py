@@ -22,6 +22,11 @@ def basic(user: str, password: str) -> str:
     return "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()
 
 
+def api_key(key: str) -> str:
+    """Return the header of a log-in with an API key as configurations hold it, id:key."""
+    return "ApiKey " + base64.b64encode(key.encode()).decode()
+
+
 @dataclass(frozen=True)
 class Account:
     """How a product reaches Elasticsearch."""

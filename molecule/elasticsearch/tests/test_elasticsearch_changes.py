@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 import sys
 from pathlib import Path
@@ -137,6 +138,41 @@ def test_lists_are_the_whole_state_and_need_no_restart(server: Host, apply: Appl
     assert not answer.failed, answer.output
     assert server.check_output(login) == "401"
     assert process(server) == before
+
+
+def test_keys_of_hosts_that_left_are_revoked(server: Host, apply: Apply, secrets: dict[str, str]) -> None:
+    login = f"elastic:{secrets['vault_elasticsearch_elastic_password']}".replace("\\", "\\\\").replace('"', '\\"')
+
+    def ask(method: str, path: str, body: object = None) -> Any:  # noqa: ANN401
+        command = "curl --silent --fail --cacert /etc/elasticsearch/certs/ca.crt --config - "
+        command += f"--header 'Content-Type: application/json' --data {shlex.quote(json.dumps(body))} " if body else ""
+        command += f"--request {method} https://elasticsearch-logs1.bank.internal:9200{path}"
+        config = shlex.quote(f'user = "{login}"')
+        return json.loads(server.check_output(f"printf %s {config} | {command}"))
+
+    made = {}
+    for host, service, owner in (
+        ("elasticsearch-logs1", "filebeat", "bank platform"),
+        ("elasticsearch-logs9", "filebeat", "bank platform"),
+        ("elasticsearch-logs1", "packetbeat", "bank platform"),
+        ("elasticsearch-logs9", "filebeat", "somebody"),
+    ):
+        metadata = {"managed_by": owner, "service": service, "host": host}
+        body = {"name": f"{service} on {host}", "metadata": metadata, "role_descriptors": {"none": {}}}
+        made[ask("POST", "/_security/api_key", body)["id"]] = (host, service, owner)
+    try:
+        answer = apply(None, "--check")
+        assert answer.changed["elasticsearch-logs1"] == 1, answer.output
+        answer = apply()
+        assert not answer.failed, answer.output
+        found = ask("GET", "/_security/api_key?active_only=true")["api_keys"]
+        assert {made[key["id"]] for key in found if key["id"] in made} == {
+            ("elasticsearch-logs1", "filebeat", "bank platform"),
+            ("elasticsearch-logs9", "filebeat", "somebody"),
+        }
+        assert apply().changed["elasticsearch-logs1"] == 0
+    finally:
+        ask("DELETE", "/_security/api_key", {"ids": list(made)})
 
 
 def test_index_in_the_place_of_an_alias_becomes_its_first(server: Host, apply: Apply, secrets: dict[str, str]) -> None:

@@ -372,7 +372,7 @@ def test_password_is_in_the_keystore_only(app: Host, secrets: dict[str, str]) ->
     assert (found.rc, found.stdout) == (1, ""), found.stdout
     assert app.run(f"journalctl --no-pager | grep -c {pattern}").stdout.strip() == "0"
     assert app.run(f"cat /proc/[0-9]*/cmdline /proc/[0-9]*/environ | grep -ca {pattern}").stdout.strip() == "0"
-    assert app.check_output("filebeat keystore list").split() == ["ELASTICSEARCH_PASSWORD"]
+    assert app.check_output("filebeat keystore list").split() == ["ELASTICSEARCH_API_KEY"]
 
 
 @pytest.mark.parametrize(

@@ -46,7 +46,7 @@ def test_package_says_that_it_is_a_standin(pipe: Host) -> None:
     assert "stand-in" in api(pipe, "/")["standin"]
 
 
-def test_both_pipelines_run_and_elasticsearch_takes_the_password(pipe: Host) -> None:
+def test_both_pipelines_run_and_elasticsearch_takes_their_key(pipe: Host) -> None:
     assert set(api(pipe, "/_node/pipelines")["pipelines"]) == {"main", "rejected"}
     report = api(pipe, "/_health_report")["indicators"]["pipelines"]
     assert report["status"] == "green", report
@@ -75,6 +75,7 @@ def test_secrets_are_in_the_keystore_alone(pipe: Host, secrets: dict[str, str]) 
         ("/etc/sysconfig/logstash", "root", "root", 0o600),
         (f"{CONFIGURATION}/logstash.keystore", "root", "logstash", 0o640),
         (f"{CONFIGURATION}/logstash.keystore.seal", "root", "root", 0o600),
+        (f"{CONFIGURATION}/elasticsearch-api-key", "root", "root", 0o600),
         (f"{CONFIGURATION}/logstash.yml", "root", "logstash", 0o640),
         (f"{CONFIGURATION}/conf.d/main.conf", "root", "logstash", 0o640),
         ("/etc/pki/bank/logstash/tls.key", "root", "logstash", 0o640),
@@ -174,15 +175,34 @@ def test_bad_values_are_refused(
     assert unchanged(pipe) == before
 
 
-def test_wrong_password_shows_in_the_health(pipe: Host, apply: Callable[..., Any], secrets: dict[str, str]) -> None:
-    """A new password reaches the keystore; the stand-in says what Elasticsearch makes of it."""
-    assert not apply(logstash_elasticsearch_password="not the right one").failed
+def test_wrong_password_changes_nothing(pipe: Host, apply: Callable[..., Any]) -> None:
+    before = unchanged(pipe)
+    run = apply(logstash_elasticsearch_password="not the right one")
+    assert run.failed
+    assert "answered 401 to user logstash" in run.words
+    assert "No file of the configuration was changed" in run.words
+    assert unchanged(pipe) == before
+
+
+def test_revoked_key_shows_in_the_health_and_is_replaced(
+    pipe: Host, store: Host, apply: Callable[..., Any], secrets: dict[str, str]
+) -> None:
+    """The stand-in says what Elasticsearch makes of the key that is in the keystore."""
+    identifier = pipe.file(f"{CONFIGURATION}/elasticsearch-api-key").content_string.partition(":")[0]
+    login = f"elastic:{secrets['vault_elasticsearch_elastic_password']}".replace("\\", "\\\\").replace('"', '\\"')
+    config, body = shlex.quote(f'user = "{login}"'), json.dumps({"ids": [identifier]})
+    store.check_output(
+        f"printf %s {config} | curl --silent --fail --config - --cacert /etc/elasticsearch/certs/ca.crt --max-time 20 "
+        f"--request DELETE --header 'Content-Type: application/json' --data '{body}' "
+        f"'https://{STORE}.bank.internal:9200/_security/api_key'"
+    )
     report: dict[str, Any] = {}
     for _ in range(20):
         report = api(pipe, "/_health_report")["indicators"]["pipelines"]
         if report["status"] != "green":
             break
         time.sleep(1)
-    assert "answered 401 to user logstash" in json.dumps(report)
+    assert f"answered 401 to API key {identifier}" in json.dumps(report)
     assert not apply().failed
     assert api(pipe, "/_health_report")["indicators"]["pipelines"]["status"] == "green"
+    assert apply().changed[PIPE] == 0

@@ -200,7 +200,7 @@ def test_command_lines_and_statements_are_not_stored(host: Host, search: Search)
 
 def test_passwords_are_in_the_keystore_only(host: Host, secrets: dict[str, str]) -> None:
     listed = host.check_output("cd / && runuser --user=metricbeat -- metricbeat keystore list")
-    assert sorted(listed.split()) == ["ELASTICSEARCH_PASSWORD", "HAPROXY_PASSWORD", "REDIS_PASSWORD"]
+    assert sorted(listed.split()) == ["ELASTICSEARCH_API_KEY", "HAPROXY_PASSWORD", "REDIS_PASSWORD"]
     for name in ("vault_metricbeat_elasticsearch_password", "vault_metricbeat_redis_password"):
         # The first half has no special character; the pattern does not match itself.
         half = secrets[name][:16]
@@ -246,21 +246,31 @@ def test_killed_service_comes_back(host: Host, search: Search) -> None:
 
 
 @pytest.mark.parametrize(
-    ("variables", "task", "reason"),
+    ("variables", "task", "reason", "state"),
     [
-        ({"metricbeat_elasticsearch_password": "not the right password"}, "Reach the output", "401"),
-        ({"metricbeat_redis_password": "not the right password"}, "Wait until events have arrived", "redis.info"),
+        (
+            {"metricbeat_elasticsearch_password": "not the right password"},
+            "Keep a key of its own at Elasticsearch",
+            "answered 401 to user metricbeat",
+            "No file of the configuration was changed",
+        ),
+        (
+            {"metricbeat_redis_password": "not the right password"},
+            "Wait until events have arrived",
+            "redis.info",
+            "The previous configuration is back in place",
+        ),
     ],
 )
 def test_wrong_password_is_taken_back(
-    host: Host, apply: "Apply", search: Search, variables: dict[str, str], task: str, reason: str
+    host: Host, apply: "Apply", search: Search, variables: dict[str, str], task: str, reason: str, state: str
 ) -> None:
     before = host.file(SETTINGS).sha256sum
     result = apply(**variables)
     assert result.failed
     assert f'Metricbeat on {HOST} failed at "{task}"' in result.words
     assert reason in result.words
-    assert "The previous configuration is back in place" in result.words
+    assert state in result.words
     assert host.file(SETTINGS).sha256sum == before
     assert wait_for_new(search, "redis.info")
 

@@ -181,7 +181,7 @@ def test_user_may_only_add(search: Search) -> None:
 
 def test_password_is_in_the_keystore_only(host: Host, secrets: dict[str, str]) -> None:
     listed = host.check_output("cd / && runuser --user=packetbeat -- packetbeat keystore list")
-    assert listed.split() == ["ELASTICSEARCH_PASSWORD"]
+    assert listed.split() == ["ELASTICSEARCH_API_KEY"]
     # The first half has no special character; the pattern does not match itself.
     half = secrets["vault_packetbeat_elasticsearch_password"][:16]
     pattern = shlex.quote(f"[{half[0]}]{half[1:]}")
@@ -202,13 +202,13 @@ def test_killed_service_comes_back(host: Host, search: Search) -> None:
     assert find(search, {"url.path": f"/{mark}"})
 
 
-def test_wrong_password_is_taken_back(host: Host, apply: "Apply", search: Search) -> None:
+def test_wrong_password_changes_nothing(host: Host, apply: "Apply", search: Search) -> None:
     before = host.file(SETTINGS).sha256sum
     result = apply(packetbeat_elasticsearch_password="not the right password")
     assert result.failed
-    assert f'Packetbeat on {HOST} failed at "Reach the output"' in result.words
-    assert "401" in result.words
-    assert "The previous configuration is back in place" in result.words
+    assert f'Packetbeat on {HOST} failed at "Keep a key of its own at Elasticsearch"' in result.words
+    assert "answered 401 to user packetbeat" in result.words
+    assert "No file of the configuration was changed" in result.words
     assert host.file(SETTINGS).sha256sum == before
     mark = uuid.uuid4().hex
     time.sleep(3)

@@ -41,7 +41,7 @@ EXAMPLES = r"""
     path: /var/lib/filebeat/filebeat.keystore
     program: /usr/bin/filebeat
     secrets:
-      ELASTICSEARCH_PASSWORD: "{{ vault_filebeat_elasticsearch_password }}"
+      ELASTICSEARCH_API_KEY: "{{ elasticsearch_key.api_key }}"
 """
 
 RETURN = r"""

@@ -7,7 +7,7 @@ import time
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.elasticsearch_api import ACCESS, Api, ApiError, api_of, path_of
+from ansible.module_utils.rest_api import ACCESS, Api, ApiError, api_of, path_of
 
 DOCUMENTATION = r"""
 module: elasticsearch_node
@@ -60,7 +60,7 @@ options:
         description: Password in the keystore of a new cluster. The user gets the wanted password in its place.
         type: str
         default: ""
-extends_documentation_fragment: elasticsearch_access
+extends_documentation_fragment: rest_access
 attributes:
   check_mode:
     support: full
@@ -76,8 +76,9 @@ EXAMPLES = r"""
       name: es1
       peers: ["https://es2.example.com:{{ elasticsearch_http_port }}"]
     access:
-      url: "https://es1.example.com:{{ elasticsearch_http_port }}"
+      urls: ["https://es1.example.com:{{ elasticsearch_http_port }}"]
       ca_path: /etc/elasticsearch/certs/ca.crt
+      user: elastic
       password: "{{ elasticsearch_elastic_password }}"
 """
 
@@ -185,7 +186,7 @@ class Node:
         bootstrap = self.params["bootstrap_password"]
         if not bootstrap:
             return False
-        api = Api(self.api.url, self.api.ca_path, self.api.user, bootstrap)
+        api = self.api.as_user(self.api.user, bootstrap)
         try:
             api.ask("POST", path_of("_security", "user", self.api.user, "_password"), {"password": self.api.password})
         except ApiError as error:
@@ -339,7 +340,7 @@ class Node:
             self.wait_until_joined()
             return self.health(self.api)
         self.wait_for_copies(f"before {self.name} was restarted, so it was not", leaving=True)
-        peers = [Api(url, self.api.ca_path, self.api.user, self.api.password) for url in self.params["peers"]]
+        peers = [self.api.at(url) for url in self.params["peers"]]
         self.hold(self.api, "primaries")
         try:
             # Less to read again afterwards; a shard that cannot be flushed now is read in full.

@@ -7,7 +7,7 @@ import json
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.elasticsearch_api import ACCESS, Api, ApiError, api_of, path_of
+from ansible.module_utils.rest_api import ACCESS, OWNER, ApiError, api_of, path_of
 
 DOCUMENTATION = r"""
 module: elasticsearch_objects
@@ -41,6 +41,12 @@ options:
         type: list
         elements: str
         default: []
+  api_key_holders:
+    description: >-
+      Hosts that may have a key of their own, by service. Keys that the platform made for others are revoked; what the
+      services ask for themselves (M(elasticsearch_api_key)) and what people made stays.
+    type: dict
+    default: {}
   index_templates:
     description:
       - Index templates, each with C(name) and C(body) as in the API, and C(retention_days) if its indices expire.
@@ -56,7 +62,7 @@ options:
     description: Repository of snapshots; C(location) empty means none, C(retention_days) how long they stay.
     type: dict
     default: {}
-extends_documentation_fragment: elasticsearch_access
+extends_documentation_fragment: rest_access
 attributes:
   check_mode:
     support: full
@@ -70,8 +76,9 @@ EXAMPLES = r"""
 - name: Bring the cluster to its declared state
   elasticsearch_objects:
     access:
-      url: "https://es1.example.com:{{ elasticsearch_http_port }}"
+      urls: ["https://es1.example.com:{{ elasticsearch_http_port }}"]
       ca_path: /etc/elasticsearch/certs/ca.crt
+      user: elastic
       password: "{{ elasticsearch_elastic_password }}"
     roles:
       - name: filebeat_writer
@@ -94,7 +101,6 @@ snapshot_lifecycle:
   type: bool
 """
 
-OWNER = "bank platform"
 SNAPSHOT_POLICY = "bank-platform-daily"
 # When another index is begun behind an alias.
 ROLLOVER = {"max_age": "1d", "max_primary_shard_size": "10gb"}
@@ -208,7 +214,7 @@ class Cluster:
     def knows(self, name: str, password: str) -> bool:
         """Return whether a user can log in with a password."""
         try:
-            Api(self.api.url, self.api.ca_path, name, password).ask("GET", "/_security/_authenticate")
+            self.api.as_user(name, password).ask("GET", "/_security/_authenticate")
         except ApiError as error:
             if error.status == 401:
                 return False
@@ -234,6 +240,17 @@ class Cluster:
         for name in sorted(set(own) - set(declared)):
             before = {"roles": sorted(own[name]["roles"]), "enabled": own[name]["enabled"]}
             self.change(f"user {name}", before, None, ("DELETE", path_of("_security", "user", name), None))
+
+    def revoke_left_api_keys(self) -> None:
+        """Revoke the keys of hosts and services that left."""
+        holders = self.params["api_key_holders"]
+        found = self.api.ask("GET", "/_security/api_key?active_only=true")["api_keys"]
+        for key in sorted(found, key=lambda entry: (entry["name"], entry["id"])):
+            metadata = key.get("metadata") or {}
+            left = metadata.get("host") not in holders.get(metadata.get("service"), [])
+            if metadata.get("managed_by") == OWNER and left:
+                label = f"API key {key['name']} ({key['id']})"
+                self.change(label, metadata, None, ("DELETE", path_of("_security", "api_key"), {"ids": [key["id"]]}))
 
     def bring_settings(self) -> None:
         """Set the persistent settings of the cluster, and take back all others."""
@@ -415,6 +432,7 @@ class Cluster:
         # Shippers of a cluster that was lost wait for it: once they can log in, what they write must find its types.
         self.bring_roles()
         self.bring_users()
+        self.revoke_left_api_keys()
         self.remove_left_policies()
         self.bring_repository()
         return {"lifecycle": lifecycle, "snapshot_lifecycle": self.bring_snapshot_policy()}
@@ -443,6 +461,8 @@ def main() -> None:
             "access": ACCESS,
             "roles": {"type": "list", "elements": "dict", "default": []},
             "users": {"type": "list", "elements": "dict", "default": [], "options": user},
+            # Names of hosts, and no secret.
+            "api_key_holders": {"type": "dict", "default": {}, "no_log": False},
             "index_templates": {"type": "list", "elements": "dict", "default": []},
             "settings": {"type": "dict", "default": {}},
             "snapshots": {"type": "dict", "default": {}},

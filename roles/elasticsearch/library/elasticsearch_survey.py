@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.elasticsearch_api import ACCESS, ApiError, api_of
+from ansible.module_utils.rest_api import ACCESS, ApiError, api_of
 
 DOCUMENTATION = r"""
 module: elasticsearch_survey
@@ -40,7 +40,7 @@ options:
     description: Unit of systemd.
     type: str
     default: elasticsearch.service
-extends_documentation_fragment: elasticsearch_access
+extends_documentation_fragment: rest_access
 attributes:
   check_mode:
     support: full
@@ -54,8 +54,9 @@ EXAMPLES = r"""
     host: es1
     data: /var/lib/elasticsearch
     access:
-      url: "https://es1.example.com:{{ elasticsearch_http_port }}"
+      urls: ["https://es1.example.com:{{ elasticsearch_http_port }}"]
       ca_path: /etc/elasticsearch/certs/ca.crt
+      user: elastic
       password: "{{ elasticsearch_elastic_password }}"
   register: survey
 """
@@ -102,6 +103,7 @@ elected:
 JAR = re.compile(r"elasticsearch-(\d+\.\d+\.\d+)(?:-[A-Za-z0-9.]+)?\.jar$")
 # So often is a refused log-in tried, a second apart.
 REFUSALS = 5
+ANSWER_SECONDS = 5
 UNKNOWN_CLUSTER = "_na_"
 
 
@@ -160,11 +162,10 @@ def ask(params: dict[str, Any]) -> dict[str, Any]:
     if not Path(params["access"]["ca_path"]).exists():
         return unknown
     api = api_of(params)
-    api.timeout = 5
     # A node that has just started refuses everybody until it has read the index of users.
     for _ in range(REFUSALS):
         try:
-            api.ask("GET", "/_security/_authenticate")
+            api.ask("GET", "/_security/_authenticate", timeout=ANSWER_SECONDS)
             break
         except ApiError as error:
             if error.status != 401:
@@ -173,8 +174,10 @@ def ask(params: dict[str, Any]) -> dict[str, Any]:
     else:
         return {**unknown, "login": "refused"}
     try:
-        own = next(iter(api.ask("GET", "/_nodes/_local?filter_path=nodes.*.name")["nodes"]))
-        master = api.ask("GET", "/_cluster/state/master_node?filter_path=master_node").get("master_node")
+        found = api.ask("GET", "/_nodes/_local?filter_path=nodes.*.name", timeout=ANSWER_SECONDS)
+        own = next(iter(found["nodes"]))
+        path = "/_cluster/state/master_node?filter_path=master_node"
+        master = api.ask("GET", path, timeout=ANSWER_SECONDS).get("master_node")
     except (ApiError, KeyError, StopIteration):
         return {"login": "ok", "elected": False}
     return {"login": "ok", "elected": own == master}

@@ -53,7 +53,7 @@ EXAMPLES = r"""
   logstash_keystore:
     password: "{{ logstash_keystore_password }}"
     secrets:
-      ELASTICSEARCH_PASSWORD: "{{ logstash_elasticsearch_password }}"
+      ELASTICSEARCH_API_KEY: "{{ elasticsearch_key.api_key }}"
 """
 
 RETURN = r"""

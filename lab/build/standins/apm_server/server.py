@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from ..shared import Account, basic, handler_of, problem_with
+from ..shared import Account, api_key, basic, handler_of, problem_with
 from .configuration import (
     ConfigurationError,
     Options,
@@ -48,9 +48,11 @@ def accounts(values: dict[str, Any]) -> list[Account]:
     """Return the accounts of the output, one for each node."""
     hosts = values.get("output.elasticsearch.hosts", [])
     authority = (values.get("output.elasticsearch.ssl.certificate_authorities") or [""])[0]
+    key = str(values.get("output.elasticsearch.api_key") or "")
     user = str(values.get("output.elasticsearch.username", ""))
-    header = basic(user, str(values.get("output.elasticsearch.password", "")))
-    return [Account(str(host), str(authority), f"user {user}", header) for host in hosts]
+    name = f"API key {key.partition(':')[0]}" if key else f"user {user}"
+    header = api_key(key) if key else basic(user, str(values.get("output.elasticsearch.password", "")))
+    return [Account(str(host), str(authority), name, header) for host in hosts]
 
 
 class ApmServer:

@@ -14,7 +14,7 @@ from http.server import ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-from ..shared import Account, basic, handler_of, problem_with
+from ..shared import Account, api_key, basic, handler_of, problem_with
 from .configuration import ConfigurationError, Pipeline, load, unreadable
 
 NAME = "logstash-standin"
@@ -32,9 +32,10 @@ def accounts(pipeline: Pipeline) -> list[Account]:
             authority = settings.get("ssl_certificate_authorities", [""])
             for host in settings.get("hosts", []):
                 authority_file = authority if isinstance(authority, str) else authority[0]
-                user = settings.get("user", "")
-                header = basic(user, settings.get("password", ""))
-                found.append(Account(host, authority_file, f"user {user}", header))
+                key, user = settings.get("api_key", ""), settings.get("user", "")
+                name = f"API key {key.partition(':')[0]}" if key else f"user {user}"
+                header = api_key(key) if key else basic(user, settings.get("password", ""))
+                found.append(Account(host, authority_file, name, header))
     return found
 
 
