@@ -106,8 +106,8 @@ def test_transfer_by_a_program(wired_app, cost, customer, payee):
     def request():
         return program.call("POST", "/api/v1/transfers", order, headers={"Idempotency-Key": f'"{uuid.uuid4()}"'})
 
-    # Who asks; BEGIN, claim and lock, book, COMMIT. Is the token revoked, and the rate limit.
-    assert cost(request, 201) == (5, 1)
+    # Who asks; BEGIN, claim and lock, is it suspicious, book, COMMIT. Is the token revoked, and the rate limit.
+    assert cost(request, 201) == (6, 1)
 
 
 def test_history_for_a_program(wired_app, cost, customer):
@@ -131,5 +131,6 @@ def test_transfer_on_a_page(wired_app, cost, customer, payee):
     def request():
         return client.post("/transfer", {**form, "amount": "0.01", "key": str(uuid.uuid4())})
 
-    # Who asks, their accounts; BEGIN, claim and lock, book, COMMIT. The session: read, and written with the message.
-    assert cost(request, 303) == (6, 2)
+    # Who asks, their accounts; BEGIN, claim and lock, is it suspicious, book, COMMIT. The session: read, and written
+    # with the message.
+    assert cost(request, 303) == (7, 2)

@@ -66,6 +66,7 @@ MATRIX = {
     "POST /staff/customers": STAFF,
     "GET /staff/customers/<uuid:customer_id>": STAFF,
     "GET /staff/platform": {"supervisor", "auditor", "admin"},
+    "GET /staff/fraud": {"supervisor", "auditor"},
     "GET /staff/role-changes": {"supervisor", "admin"},
     "POST /staff/role-changes/<uuid:change_id>/approve": {"supervisor", "admin"},
     "POST /staff/role-changes/<uuid:change_id>/reject": {"supervisor", "admin"},

@@ -11,7 +11,7 @@ from bank import __version__, access, account_numbers, errors, i18n, log, metric
 from bank.config import load_settings
 from bank.resources import make_resources
 from bank.routes import BLUEPRINTS, alerts, api, paths
-from bank.routes.kinds import KINDS
+from bank.routes.kinds import INDICATORS, KINDS
 from bank.sessions import RedisSessions
 
 if TYPE_CHECKING:
@@ -69,6 +69,10 @@ def create_app(settings: Settings | None = None) -> Flask:
     i18n.use(app)
     app.jinja_env.filters.update(grouped=account_numbers.grouped, masked=account_numbers.masked)
     app.jinja_env.globals.update(
-        release=__version__, here=paths.here, entry_kinds=KINDS, Permission=permissions.Permission
+        release=__version__,
+        here=paths.here,
+        entry_kinds=KINDS,
+        fraud_indicators=INDICATORS,
+        Permission=permissions.Permission,
     )
     return app

@@ -268,6 +268,25 @@ class Approvals(AmountLimit):
         return timedelta(hours=self.timeout_hours)
 
 
+class Fraud(AmountLimit):
+    """What becomes of orders that look like fraud; every order of a customer gets a score from 0 to 100."""
+
+    mode: Literal["hold", "observe"] = "hold"
+    """With "observe" scores are kept, logged and counted, and nothing is held."""
+    hold_from_score: Annotated[int, Field(ge=1, le=100)] = 80
+    """From which score on an order waits for a second person, as one above the limit of approvals does."""
+    flag_from_score: Annotated[int, Field(ge=1, le=100)] = 60
+    """From which score on staff sees an order among the suspicious ones."""
+    limit_minor: Annotated[int, Field(ge=0)] = 3_000
+    """Up to which the amount itself is never suspicious: the low value of Regulation (EU) 2018/389, article 16."""
+
+    @model_validator(mode="after")
+    def _flagged_before_held(self) -> Self:
+        if self.flag_from_score > self.hold_from_score:
+            raise ValueError("flag_from_score must not be above hold_from_score")
+        return self
+
+
 class Scheduler(Section):
     """What ``bank scheduler`` does, and how often."""
 
@@ -306,6 +325,7 @@ class Settings(BaseSettings):
     prometheus: Prometheus
     confirmation: Confirmation
     approvals: Approvals
+    fraud: Fraud
     scheduler: Scheduler
     limits: Limits
     webhook: Webhook

@@ -41,7 +41,8 @@ ALLOWED = frozenset(
         "service.environment", "service.name", "service.node.name", "service.version", "labels.site",
         "source.ip", "span.id", "trace.id", "transaction.id", "url.path", "user.id", "user.target.id",
         "user_agent.original",
-        "bank.account.masked", "bank.amount_minor", "bank.approval.id", "bank.currency", "bank.fraud.score",
+        "bank.account.masked", "bank.amount_minor", "bank.approval.id", "bank.currency",
+        "bank.fraud.decision", "bank.fraud.indicators", "bank.fraud.rules", "bank.fraud.score",
         "bank.audit.head", "bank.audit.rows", "bank.replayed", "bank.standing_order.id",
         "bank.transfer.id",
     }

@@ -19,6 +19,7 @@ from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 
 from bank import __version__
+from bank.services.fraud import Decision, Indicator
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -63,6 +64,16 @@ TRANSFERRED = Counter(
 )
 TRANSFER_SECONDS = Histogram("bank_transfer_duration_seconds", "Time to carry out a transfer.", buckets=BUCKETS)
 REPLAYS = Counter("bank_idempotent_replays_total", "Forms sent again with a used key.", ("result",))
+FRAUD_SCORE = Histogram(
+    "bank_fraud_score",
+    "How suspicious orders looked, from 0 to 100.",
+    # The default limits for flagging and holding, 60 and 80, lie just above an edge: scores are whole numbers.
+    buckets=(0, 9, 19, 29, 39, 49, 59, 69, 79, 89, 100),
+)
+FRAUD = Counter("bank_fraud_decisions_total", "Orders that were judged, by what was done with them.", ("decision",))
+FRAUD_HITS = Counter(
+    "bank_fraud_indicator_hits_total", "Orders that an indicator of fraud gave points.", ("indicator",)
+)
 LOGINS = Counter("bank_logins_total", "Attempts to log in, by how they ended.", ("outcome", "factor"))
 ACCOUNT_LOCKS = Counter("bank_account_locks_total", "Emails whose log-ins began to be slowed down.")
 DATABASE_RETRIES = Counter("bank_db_retries_total", "Transactions run again, by SQLSTATE.", ("sqlstate",))
@@ -111,9 +122,17 @@ def initialise(*, pool_size: int, threads: int) -> None:
             ALERTS.labels(severity, state)
     for result in ("replayed", "conflict"):
         REPLAYS.labels(result)
+    _initialise_fraud()
     BUILD_INFO.labels(__version__, platform.python_version()).set(1)
     DATABASE_POOL_SIZE.set(pool_size)
     THREADS.set(threads)
+
+
+def _initialise_fraud() -> None:
+    for decision in Decision:
+        FRAUD.labels(decision)
+    for indicator in Indicator:
+        FRAUD_HITS.labels(indicator)
 
 
 class LedgerCollector(Collector):

@@ -7,9 +7,12 @@ from typing import TYPE_CHECKING
 from bank import metrics, tracing
 from bank.log import logger
 from bank.services import ledger
+from bank.services.fraud import Decision
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from bank.services.screening import Screened
 
 
 def carry_out(kind: str, order: ledger.Order, work: Callable[[], ledger.Receipt]) -> ledger.Receipt:
@@ -38,15 +41,55 @@ def carry_out(kind: str, order: ledger.Order, work: Callable[[], ledger.Receipt]
         metrics.REPLAYS.labels("replayed").inc()
         tracing.label(outcome="replayed")
     elif receipt.approval_id:
-        _record(kind, order, "waiting", "waits for approval", **{"bank.approval.id": str(receipt.approval_id)})
+        result = {"bank.approval.id": str(receipt.approval_id)}
+        _record(kind, order, "waiting", "waits for approval", **result, **_score(receipt.screened))
+        _suspect(kind, order, receipt.screened, result)
     else:
         metrics.TRANSFERRED.labels(order.currency).inc(order.amount_minor)
         tracing.label(transfer_id=str(receipt.entry_id))
-        _record(kind, order, "completed", "completed", **{"bank.transfer.id": str(receipt.entry_id)})
+        result = {"bank.transfer.id": str(receipt.entry_id)}
+        _record(kind, order, "completed", "completed", **result, **_score(receipt.screened))
+        _suspect(kind, order, receipt.screened, result)
     return receipt
 
 
-def _record(kind: str, order: ledger.Order, outcome: str, verb: str, **more: str) -> None:
+def _score(screened: Screened | None) -> dict[str, int]:
+    """Count how suspicious an order looked, and return what its log line says of it."""
+    if screened is None:
+        return {}
+    metrics.FRAUD_SCORE.observe(screened.assessment.score)
+    metrics.FRAUD.labels(screened.decision).inc()
+    for indicator in screened.assessment.points:
+        metrics.FRAUD_HITS.labels(indicator).inc()
+    tracing.label(fraud_score=screened.assessment.score)
+    return {"bank.fraud.score": screened.assessment.score}
+
+
+def _suspect(kind: str, order: ledger.Order, screened: Screened | None, result: dict[str, str]) -> None:
+    """Write a line of its own about an order that staff should look at."""
+    if screened is None or screened.decision is Decision.ALLOWED:
+        return
+    fields = {
+        "event.dataset": "bank.fraud",
+        "event.kind": "alert",
+        "event.category": ["process"],
+        "event.type": ["denied" if screened.decision is Decision.HELD else "info"],
+        "event.action": kind,
+        "event.outcome": "success",
+        "event.reason": ", ".join(screened.assessment.points),
+        "user.id": str(order.user_id),
+        "bank.account.masked": screened.account,
+        "bank.amount_minor": order.amount_minor,
+        "bank.currency": order.currency,
+        "bank.fraud.decision": screened.decision,
+        "bank.fraud.indicators": list(screened.assessment.points),
+        "bank.fraud.rules": screened.assessment.rules,
+        "bank.fraud.score": screened.assessment.score,
+    }
+    logger.warning(f"{kind} looks like fraud: {screened.decision}", **(fields | result))
+
+
+def _record(kind: str, order: ledger.Order, outcome: str, verb: str, **more: str | int) -> None:
     metrics.TRANSFERS.labels(kind, outcome).inc()
     tracing.label(outcome=outcome)
     fields = {

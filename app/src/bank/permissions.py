@@ -67,6 +67,8 @@ class Permission(StrEnum):
     """Reading the audit trail."""
     LEDGER_READ = "ledger-read"
     """Reading the whole journal and its reconciliation."""
+    FRAUD_READ = "fraud-read"
+    """Reading which orders looked like fraud."""
     ALERTS_READ = "alerts-read"
     """Reading alerts that monitoring sent."""
     PLATFORM_READ = "platform-read"
@@ -81,11 +83,11 @@ GRANTS: dict[Role, frozenset[Permission]] = {
     ),
     Role.SUPERVISOR: frozenset(
         {P.OWN_SECURITY, P.STAFF_HOME, P.CUSTOMERS_READ, P.REVERSAL_ASK, P.APPROVALS_READ, P.APPROVALS_DECIDE,
-         P.SIGN_UPS_DECIDE, P.ROLES_DECIDE, P.ALERTS_READ, P.PLATFORM_READ}
+         P.SIGN_UPS_DECIDE, P.ROLES_DECIDE, P.FRAUD_READ, P.ALERTS_READ, P.PLATFORM_READ}
     ),
     Role.AUDITOR: frozenset(
-        {P.OWN_SECURITY, P.STAFF_HOME, P.CUSTOMERS_READ, P.APPROVALS_READ, P.AUDIT_READ, P.LEDGER_READ, P.ALERTS_READ,
-         P.PLATFORM_READ}
+        {P.OWN_SECURITY, P.STAFF_HOME, P.CUSTOMERS_READ, P.APPROVALS_READ, P.AUDIT_READ, P.LEDGER_READ, P.FRAUD_READ,
+         P.ALERTS_READ, P.PLATFORM_READ}
     ),
     Role.ADMIN: frozenset(
         {P.OWN_SECURITY, P.STAFF_HOME, P.CUSTOMERS_READ, P.SIGN_UPS_DECIDE, P.ACCOUNTS_FREEZE, P.USERS_MANAGE,

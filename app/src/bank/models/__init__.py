@@ -3,6 +3,7 @@
 from bank.models.alerts import Alert
 from bank.models.base import Base
 from bank.models.customers import Beneficiary, Notification, RoleChange, SeenPostings
+from bank.models.fraud import FraudDecision
 from bank.models.holds import Approval, Hold
 from bank.models.ledger import Account, Balance, IdempotencyKey, JournalEntry, Posting
 from bank.models.people import AuditCheck, AuditEvent, RecoveryCode, SecondFactor, SignUp
@@ -18,6 +19,7 @@ __all__ = [
     "Balance",
     "Base",
     "Beneficiary",
+    "FraudDecision",
     "Hold",
     "IdempotencyKey",
     "InterestPeriod",

@@ -16,7 +16,7 @@ from bank.log import log_security
 from bank.permissions import Permission, public
 from bank.problems import ProblemError
 from bank.resources import resources
-from bank.routes import attempts, log_ins, step_up
+from bank.routes import attempts, judges, log_ins, step_up
 from bank.services import accounts, confirmations, ledger, payments, second_factor, transfers, users
 
 if TYPE_CHECKING:
@@ -87,10 +87,11 @@ def issue_token(body: schemas.TokenRequest) -> Reply:
     if person is None or factor is None:
         log_ins.refused("totp" if person else "password", person.get_id() if person else None, reached=reached)
         raise ProblemError(401, "The log-in data are wrong, or a code is needed.", kind="log-in-refused")
-    log_ins.accepted(person, email, factor, tries=1)
+    # A program has no browser that could be known.
+    novelty = log_ins.accepted(person, email, factor, tries=1, knows_device=True)
     found = resources()
     scopes = sorted(set(body.scopes))
-    token = found.tokens.issue(person.id, person.credentials_version, scopes)
+    token = found.tokens.issue(person.id, person.credentials_version, scopes, is_new_place=novelty.place)
     content = schemas.AccessToken(access_token=token, expires_in=found.tokens.lifetime_seconds, scopes=scopes)
     return Reply(content, 201)
 
@@ -240,8 +241,9 @@ def create_transfer(body: schemas.TransferRequest, key: str) -> Reply:
         currency=body.currency,
         reference=body.reference,
     )
+    judge = judges.of_token()
     receipt = _carried_out(
-        "transfer", order, body, lambda: transfers.transfer(found.engine, order, found.settings.approvals)
+        "transfer", order, body, lambda: transfers.transfer(found.engine, order, found.settings.approvals, judge)
     )
     return _ordered(schemas.Transfer, body, receipt)
 
@@ -275,7 +277,10 @@ def create_payment(body: schemas.PaymentRequest, key: str) -> Reply:
         currency=body.currency,
         reference=body.reference,
     )
-    receipt = _carried_out("payment", order, body, lambda: payments.pay(found.engine, order, found.settings.approvals))
+    judge = judges.of_token()
+    receipt = _carried_out(
+        "payment", order, body, lambda: payments.pay(found.engine, order, found.settings.approvals, judge)
+    )
     return _ordered(schemas.Payment, body, receipt)
 
 

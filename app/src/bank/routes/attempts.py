@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import ipaddress
 import re
 import secrets
 from typing import TYPE_CHECKING
@@ -15,6 +14,7 @@ from bank import metrics
 from bank.log import log_security
 from bank.resources import resources
 from bank.services import throttle
+from bank.services.screening import network_of
 from bank.services.throttle import Counter
 
 if TYPE_CHECKING:
@@ -28,20 +28,11 @@ DEVICE_COOKIE = "__Host-bank-device"
 DEVICE_SECONDS = 365 * 86400
 _DEVICE = re.compile(r"([A-Za-z0-9_-]{22})\.([0-9a-f]{64})", re.ASCII)
 _PURPOSE = "device"
-# A household or office gets a whole network of this size in IPv6.
-_IPV6_PREFIX = 64
 
 
 def address_counter(subject: str, limit: int) -> Counter:
     """Return the counter of the address that this request comes from."""
-    try:
-        address = ipaddress.ip_address(request.remote_addr or "")
-    except ValueError:
-        name = "unknown"
-    else:
-        prefix = _IPV6_PREFIX if address.version == 6 else address.max_prefixlen  # noqa: PLR2004
-        name = str(ipaddress.ip_network((address, prefix), strict=False))
-    return _counter(f"{subject}:address:{name}", limit)
+    return _counter(f"{subject}:address:{network_of(request.remote_addr or '')}", limit)
 
 
 def log_in_counters(email: str) -> list[Counter]:

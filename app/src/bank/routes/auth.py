@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import uuid
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from flask import Blueprint, flash, g, redirect, render_template, request, session, url_for
 from flask_babel import gettext
@@ -16,7 +16,7 @@ from bank.access import VERSION_KEY, start_page
 from bank.log import log_security
 from bank.permissions import public
 from bank.resources import resources
-from bank.routes import attempts, devices, log_ins, paths
+from bank.routes import attempts, devices, judges, log_ins, paths
 from bank.routes.people_forms import CodeForm, LoginForm
 from bank.services import second_factor, users
 from bank.sessions import DEVICE_KEY
@@ -46,11 +46,19 @@ def renew_session() -> None:
     g.pop("csrf_token", None)
 
 
-def begin_session(person: users.Person, version: int) -> None:
-    """Start a session of a person."""
+def begin_session(person: users.Person, version: int, seen: dict[str, Any] | None) -> None:
+    """Start a session of a person.
+
+    Args:
+        person: Whose it is.
+        version: Of the credentials that it was begun with.
+        seen: What is new about it, from :func:`bank.routes.judges.seen` or the session before it.
+    """
     renew_session()
     login_user(person)
     session[VERSION_KEY] = version
+    if seen is not None:
+        session[judges.NOVELTY_KEY] = seen
     session[DEVICE_KEY] = devices.describe(request.user_agent.string)
 
 
@@ -122,8 +130,8 @@ def code() -> Page:
 
 
 def _complete(person: users.Person, email: str, factor: str, *, tries: int) -> Response:
-    log_ins.accepted(person, email, factor, tries=tries, is_news=not attempts.knows_device(email))
-    begin_session(person, person.credentials_version)
+    novelty = log_ins.accepted(person, email, factor, tries=tries, knows_device=attempts.knows_device(email))
+    begin_session(person, person.credentials_version, judges.seen(novelty))
     if factor == "recovery":
         flash(gettext("You used a recovery code. Make new ones before you run out of them."), "info")
     response = redirect(paths.local(request.args.get("next", "")), 303)

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from flask import request
+
 from bank import metrics
 from bank.access import origin
 from bank.database import in_transaction
 from bank.log import log_security
 from bank.resources import resources
 from bank.routes import attempts
-from bank.services import audit, notifications
+from bank.services import audit, notifications, screening
 
 if TYPE_CHECKING:
     import uuid
 
     from sqlalchemy import Connection
 
+    from bank.services.screening import Novelty
     from bank.services.users import Person
 
 
@@ -42,20 +45,25 @@ def code_asked(person: Person) -> None:
     _record("log-in-code-asked", person.get_id(), {"factor": "password"})
 
 
-def accepted(person: Person, email: str, factor: str, *, tries: int, is_news: bool = False) -> None:
-    """Record a log-in that is complete.
+def accepted(person: Person, email: str, factor: str, *, tries: int, knows_device: bool) -> Novelty:
+    """Record a log-in that is complete, and tell the person where it came from a browser that was not known.
 
     Args:
         person: Who logged in.
         email: With which email.
         factor: What was given last: ``password``, ``totp`` or ``recovery``.
         tries: How many of its attempts were counted.
-        is_news: Whether the person should be told, because it came from a browser that was not known.
+        knows_device: Whether the person logged in from the same browser before.
+
+    Returns:
+        What is new about it.
     """
+    novelty = screening.novelty_of(resources().engine, person.id, request.remote_addr or "", knows_device=knows_device)
     attempts.succeeded(attempts.log_in_counters(email), tries)
-    _record("log-in", person.get_id(), {"factor": factor}, tell=person.id if is_news else None)
+    _record("log-in", person.get_id(), {"factor": factor}, tell=None if knows_device else person.id)
     metrics.LOGINS.labels("success", factor).inc()
     log_security("logged in", action="log-in", outcome="success", kind="start", reason=factor, user_id=person.get_id())
+    return novelty
 
 
 def _record(action: str, user_id: str, after: dict[str, Any], tell: uuid.UUID | None = None) -> None:

@@ -10,7 +10,7 @@ from flask_login import current_user
 
 from bank.permissions import Permission, requires
 from bank.resources import resources
-from bank.routes import order_pages
+from bank.routes import judges, order_pages
 from bank.routes.forms import PaymentForm
 from bank.services import ledger, payments
 
@@ -44,7 +44,7 @@ def _recipient(order: payments.PaymentOrder, _own: list[AccountView]) -> str:
 
 def _pay(order: payments.PaymentOrder) -> ledger.Receipt:
     found = resources()
-    return payments.pay(found.engine, order, found.settings.approvals)
+    return payments.pay(found.engine, order, found.settings.approvals, judges.of_session())
 
 
 PAYMENT = order_pages.Kind("payment", _("Check your payment"), PaymentForm, _show, _order, _recipient, _pay)

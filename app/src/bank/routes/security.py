@@ -16,7 +16,7 @@ from bank.keys import UnsealError
 from bank.log import log_security
 from bank.permissions import Permission, requires
 from bank.resources import resources
-from bank.routes import attempts
+from bank.routes import attempts, judges
 from bank.routes.auth import begin_session, own_session
 from bank.routes.people_forms import CodeForm, EndSessionForm, EnrolForm, PasswordForm
 from bank.services import passwords, second_factor, users
@@ -53,7 +53,11 @@ def _refused(action: str, reason: str) -> None:
 def _renew_session(version: int) -> None:
     """End every session of the person and go on in a new one."""
     SessionDirectory(resources().redis).end_all(current_user.get_id(), keep=own_session().id)
-    begin_session(users.Person(current_user.id, current_user.display_name, current_user.role), version)
+    begin_session(
+        users.Person(current_user.id, current_user.display_name, current_user.role),
+        version,
+        session.get(judges.NOVELTY_KEY),
+    )
 
 
 @blueprint.route("/password", methods=["GET", "POST"])

@@ -13,8 +13,9 @@ from werkzeug.wrappers import Response
 from bank.access import origin
 from bank.permissions import Permission, requires
 from bank.resources import resources
+from bank.routes.kinds import DECISIONS, STATES
 from bank.routes.staff_forms import ROLES, FindUserForm, RoleForm
-from bank.services import alerts, approvals, sign_ups, staffing
+from bank.services import alerts, approvals, screening, sign_ups, staffing
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -50,6 +51,15 @@ def alerts_open() -> str:
         "staff/alerts.html",
         firing=alerts.list_of(engine, status=alerts.FIRING),
         resolved=alerts.list_of(engine, status=alerts.RESOLVED, length=LATEST_RESOLVED),
+    )
+
+
+@blueprint.get("/fraud")
+@requires(Permission.FRAUD_READ)
+def fraud() -> str:
+    """Show the latest orders that looked like fraud, and what became of them."""
+    return render_template(
+        "staff/fraud.html", found=screening.suspicious(resources().engine), decisions=DECISIONS, states=STATES
     )
 
 

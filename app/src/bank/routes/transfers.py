@@ -10,7 +10,7 @@ from flask_login import current_user
 
 from bank.permissions import Permission, requires
 from bank.resources import resources
-from bank.routes import order_pages
+from bank.routes import judges, order_pages
 from bank.routes.forms import TransferForm
 from bank.services import beneficiaries, ledger, transfers
 
@@ -48,7 +48,7 @@ def _recipient(order: transfers.Order, own: list[AccountView]) -> str:
 
 def _transfer(order: transfers.Order) -> ledger.Receipt:
     found = resources()
-    return transfers.transfer(found.engine, order, found.settings.approvals)
+    return transfers.transfer(found.engine, order, found.settings.approvals, judges.of_session())
 
 
 TRANSFER = order_pages.Kind("transfer", _("Check your transfer"), TransferForm, _show, _order, _recipient, _transfer)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from sqlalchemy import func, insert, literal, select, update
 from sqlalchemy.orm import aliased
 
-from bank.models import Account, Approval, User
+from bank.models import Account, Approval, FraudDecision, User
 from bank.services import audit, holds, ledger, notifications
 from bank.services.notifications import Kind
 
@@ -62,6 +62,9 @@ class ApprovalView:
     creator_name: str
     created_at: datetime
     expires_at: datetime
+    fraud_score: int | None
+    """How suspicious it looked; None: it was not looked at."""
+    fraud_indicators: dict[str, int] | None
 
 
 def is_needed(movement: ledger.Movement, policy: Approvals) -> bool:
@@ -126,10 +129,13 @@ def pending(engine: Engine, limit: int = 200) -> list[ApprovalView]:
             creator.display_name.label("creator_name"),
             Approval.created_at,
             Approval.expires_at,
+            FraudDecision.score.label("fraud_score"),
+            FraudDecision.indicators.label("fraud_indicators"),
         )
         .join(debit, debit.id == Approval.debit_account_id)
         .join(credit, credit.id == Approval.credit_account_id)
         .join(creator, creator.id == Approval.created_by)
+        .outerjoin(FraudDecision, FraudDecision.approval_id == Approval.id)
         .outerjoin(payer, payer.id == debit.owner_id)
         .outerjoin(payee, payee.id == credit.owner_id)
         .where(Approval.status == "pending", Approval.expires_at > func.now())

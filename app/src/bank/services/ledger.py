@@ -10,19 +10,21 @@ from __future__ import annotations
 import hashlib
 import json
 import uuid
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
-from sqlalchemy import text
+from sqlalchemy import TextClause, text
 from sqlalchemy.exc import DBAPIError
 
 from bank import database
 from bank.money import EXPONENTS, MAX_MINOR
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Mapping
 
     from sqlalchemy import Connection, Engine
+
+    from bank.services.screening import Screened
 
 T = TypeVar("T")
 
@@ -177,7 +179,8 @@ class Movement:
 class Receipt:
     """What an order led to: a booked entry, or an approval that is waited for.
 
-    ``replayed`` means that the order had been carried out before, and that nothing happened now.
+    ``replayed`` means that the order had been carried out before, and that nothing happened now. ``screened`` is how
+    suspicious it looked, if it was looked at now.
     """
 
     entry_id: uuid.UUID | None
@@ -185,6 +188,7 @@ class Receipt:
     approval_id: uuid.UUID | None = None
     hold_id: uuid.UUID | None = None
     standing_order_id: uuid.UUID | None = None
+    screened: Screened | None = field(default=None, compare=False)
 
     @property
     def result(self) -> uuid.UUID | None:
@@ -241,8 +245,8 @@ SELECT k.fingerprint, coalesce(k.entry_id, p.entry_id), k.approval_id, k.hold_id
   FROM idempotency_keys k LEFT JOIN approvals p ON p.id = k.approval_id
  WHERE k.user_id = :user_id AND k.key = :key
 """)
-BOOK = text("""
-WITH entry AS (
+_BOOK = """
+WITH {beside}entry AS (
     INSERT INTO journal_entries
            (id, kind, currency, reference, counterparty, counterparty_number, reverses_id, created_by)
     VALUES (:id, :kind, :currency, :reference, :counterparty, :counterparty_number, :reverses_id, :created_by)
@@ -251,7 +255,13 @@ INSERT INTO postings (entry_id, account_id, amount_minor)
 SELECT entry.id, leg.account_id, leg.amount_minor
   FROM entry CROSS JOIN (VALUES (CAST(:debit AS uuid), -CAST(:amount AS bigint)),
                                 (CAST(:credit AS uuid), CAST(:amount AS bigint))) AS leg (account_id, amount_minor)
-""")
+"""
+BOOK = text(_BOOK.format(beside=""))
+
+
+def booking_with(insert: str) -> TextClause:
+    """Return the statement that books an entry and, in the same round trip, makes a row beside it."""
+    return text(_BOOK.format(beside=f"beside AS ({insert}), "))
 
 
 def in_transaction(engine: Engine, work: Callable[[Connection], T]) -> T:
@@ -378,12 +388,32 @@ def _is_paid(side: Side, credit: uuid.UUID | str) -> bool:
     return side.id == credit
 
 
-def book(connection: Connection, entry_id: uuid.UUID, movement: Movement, debit: uuid.UUID, credit: uuid.UUID) -> None:
-    """Write an entry with its two postings, which move the balances; both accounts are locked already."""
+def book(
+    connection: Connection,
+    entry_id: uuid.UUID,
+    movement: Movement,
+    debit: uuid.UUID,
+    credit: uuid.UUID,
+    *,
+    statement: TextClause = BOOK,
+    beside: Mapping[str, object] | None = None,
+) -> None:
+    """Write an entry with its two postings, which move the balances; both accounts are locked already.
+
+    Args:
+        connection: Inside the transaction that locked them.
+        entry_id: What the entry is to be called.
+        movement: What the entry says.
+        debit: The account that pays.
+        credit: The account that is paid.
+        statement: From :func:`booking_with`, if a row is to be made beside the entry.
+        beside: The values of that row.
+    """
     database.execute(
         connection,
-        BOOK,
+        statement,
         {
+            **(beside or {}),
             "id": entry_id,
             "kind": movement.kind,
             "currency": movement.currency,

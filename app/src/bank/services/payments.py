@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Engine
 
     from bank.config import Approvals
+    from bank.services import screening
 
 MAX_NAME = 70  # characters of a payee's name in a SEPA credit transfer (European Payments Council, EPC125-05)
 
@@ -108,12 +109,23 @@ class PaymentOrder:
         )
 
 
-def pay(engine: Engine, order: PaymentOrder, policy: Approvals = movements.DEFAULT_POLICY) -> ledger.Receipt:
+def pay(
+    engine: Engine,
+    order: PaymentOrder,
+    policy: Approvals = movements.DEFAULT_POLICY,
+    judge: screening.Judge | None = None,
+) -> ledger.Receipt:
     """Carry out a payment, or find that it was carried out before.
+
+    Args:
+        engine: The database.
+        order: Whom to pay, and how much.
+        policy: Above which amount the payment waits for approval.
+        judge: Tells whether it looks like fraud and must wait, whatever its amount.
 
     Raises:
         InvalidCreditorError: The name or the IBAN cannot be used.
         OwnBankError: The creditor has an account here.
         ledger.LedgerError: Why it is not possible otherwise.
     """
-    return movements.carry_out(engine, order.claim, order.movement, policy)
+    return movements.carry_out(engine, order.claim, order.movement, policy, judge)

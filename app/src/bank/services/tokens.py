@@ -46,6 +46,8 @@ class Token:
     scopes: frozenset[str]
     expires_at: int
     """Seconds since 1970."""
+    is_new_place: bool = False
+    """Whether the person had never logged in from where it was issued to."""
 
     @property
     def revocation_key(self) -> str:
@@ -63,10 +65,12 @@ class Tokens:
         self._verified = lru_cache(REMEMBERED)(self._verify)
         self.lifetime_seconds = lifetime_seconds
 
-    def issue(self, user_id: uuid.UUID, credentials_version: int, scopes: Iterable[str]) -> str:
+    def issue(
+        self, user_id: uuid.UUID, credentials_version: int, scopes: Iterable[str], *, is_new_place: bool = False
+    ) -> str:
         """Return a token for somebody who has just proved who they are."""
         now = int(time.time())
-        claims = {
+        claims: dict[str, str | int | bool] = {
             "iss": ISSUER,
             "aud": AUDIENCE,
             "sub": str(user_id),
@@ -76,6 +80,8 @@ class Tokens:
             "exp": now + self.lifetime_seconds,
             "jti": secrets.token_urlsafe(16),
         }
+        if is_new_place:
+            claims["new_place"] = True
         return jwt.encode(claims, self._key, ALGORITHM)
 
     def read(self, encoded: str) -> Token:
@@ -108,6 +114,7 @@ class Tokens:
                 int(claims["ver"]),
                 frozenset(claims["scope"].split()),
                 int(claims["exp"]),
+                claims.get("new_place") is True,
             )
         except (jwt.InvalidTokenError, ValueError, TypeError, AttributeError) as error:
             raise InvalidTokenError from error

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Engine
 
     from bank.config import Approvals
+    from bank.services import screening
 
 
 @dataclass(frozen=True)
@@ -69,15 +70,21 @@ class Order:
         return self.to_number
 
 
-def transfer(engine: Engine, order: Order, policy: Approvals = movements.DEFAULT_POLICY) -> ledger.Receipt:
+def transfer(
+    engine: Engine,
+    order: Order,
+    policy: Approvals = movements.DEFAULT_POLICY,
+    judge: screening.Judge | None = None,
+) -> ledger.Receipt:
     """Carry out an order, or find that it was carried out before.
 
     Args:
         engine: The database.
         order: A positive amount, a key of 1 to 255 characters and a reference of at most 140.
         policy: Above which amount the transfer waits for approval.
+        judge: Tells whether it looks like fraud and must wait, whatever its amount.
 
     Raises:
         ledger.LedgerError: Why it is not possible; the key can be used again unless it was KeyReusedError.
     """
-    return movements.carry_out(engine, order.claim, order.movement, policy)
+    return movements.carry_out(engine, order.claim, order.movement, policy, judge)
