@@ -52,6 +52,8 @@ def test_usual_order_has_no_points():
         # Nine tenths of what is there.
         ({"available_minor": 5_556}, 0),
         ({"available_minor": 5_555}, 15),
+        ({"available_minor": 5_000, "amount_minor": 4_499}, 0),
+        ({"available_minor": 5_000, "amount_minor": 4_500}, 15),
         ({"available_minor": 5_000, "amount_minor": 5_001}, 30),
         ({"available_minor": 5_000, "amount_minor": 20_000}, 30),
         ({"available_minor": None, "amount_minor": 5_001}, 15),

@@ -139,10 +139,13 @@ def test_elastic_gets_the_span_tree_of_a_transfer(traced_app, collector, make_cu
     assert next(span for span in mine if span["name"] == "transfer")["parent_id"] == found["id"]
     assert spans[whole["parent_id"]]["name"] == "transfer"
     inside = [span["name"] for span in mine if span["parent_id"] == whole["id"]]
-    assert inside == ["INSERT idempotency_keys", "INSERT journal_entries"]
-    assert {(span["subtype"], span["context"]["db"]["type"]) for span in mine if span["parent_id"] == whole["id"]} == {
-        ("postgresql", "sql")
-    }
+    assert inside == ["INSERT idempotency_keys", "fraud", "INSERT journal_entries"]
+    judging = next(span for span in mine if span["name"] == "fraud")
+    (asked,) = [span for span in mine if span["parent_id"] == judging["id"]]
+    assert asked["name"] == "SELECT fraud_decisions"
+    assert found["context"]["tags"]["fraud_score"] == 15
+    questions = [asked, *(span for span in mine if span["parent_id"] == whole["id"] and span is not judging)]
+    assert {(span["subtype"], span["context"]["db"]["type"]) for span in questions} == {("postgresql", "sql")}
     assert any(span["subtype"] == "redis" and span["name"] == "GET" for span in mine)
     login = [span["name"] for span in spans.values() if span["transaction_id"] == transactions["POST /login"]["id"]]
     assert "argon2" in login
@@ -207,7 +210,7 @@ def test_opentelemetry_gets_the_same(traced_app, collector, make_customer, tmp_p
     assert spans[whole.parent_span_id].name == "transfer"
     assert spans[whole.parent_span_id].parent_span_id == found.span_id
     inside = {span.name for span in spans.values() if span.parent_span_id == whole.span_id}
-    assert inside == {"INSERT idempotency_keys", "INSERT journal_entries"}
+    assert inside == {"INSERT idempotency_keys", "fraud", "INSERT journal_entries"}
     assert any(span.name == "GET" and span.parent_span_id == found.span_id for span in spans.values())
     for secret in secrets:
         assert secret not in collector.text

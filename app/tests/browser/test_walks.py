@@ -19,9 +19,11 @@ from playwright.sync_api import expect, sync_playwright
 from werkzeug.serving import WSGIRequestHandler, make_server
 
 from bank.app import create_app
-from bank.config import Confirmation, Prometheus
+from bank.config import Confirmation, Fraud, Prometheus
 from bank.monitoring.watch import Watch
+from bank.services import approvals, transfers
 from bank.services import seed as seeding
+from bank.services.screening import Circumstances, Screening
 from conftest import PASSWORD
 from fake_prometheus import READER_PASSWORD, USER, WATCHDOG, alert, platform_series, running
 from throwaway import need
@@ -307,6 +309,31 @@ def test_stranger_becomes_a_customer(visit, make_staff):
     expect(supervisor.page.get_by_role("status")).to_contain_text("can log in")
     stranger.log_in(email)
     expect(stranger.page.get_by_role("heading", level=1)).to_have_text("Vos comptes")
+
+
+def test_supervisor_sees_why_an_order_is_held(visit, engine, make_staff, make_customer):
+    payer, payee = make_customer(500_000, name="Paula Payer"), make_customer(name="Pete Payee")
+    held = Fraud(flag_from_score=1, hold_from_score=1)
+    for policy in (held.model_copy(update={"mode": "observe"}), held):
+        order = transfers.Order(payer.id, uuid.uuid4().hex, payer.account, payee.number, 90_000, "EUR", "")
+        receipt = transfers.transfer(engine, order, judge=Screening(policy, Circumstances(is_new_device=True)))
+    supervisor = visit(locale="en-GB")
+    page = supervisor.page
+    supervisor.log_in(make_staff("supervisor")[1])
+    page.get_by_role("navigation").get_by_role("link", name="Approvals").click()
+    card = page.get_by_role("region").filter(has_text="Paula Payer")
+    expect(card).to_contain_text("30 of 100")
+    expect(card).to_contain_text("new browser or place (15)")
+    supervisor.look("staff-approvals-fraud")
+    card.get_by_role("button", name="Reject").click()
+    expect(page.get_by_role("status")).to_contain_text("Rejected")
+    assert receipt.approval_id not in {item.id for item in approvals.pending(engine)}
+    auditor = visit(locale="fr-FR", color_scheme="dark")
+    auditor.log_in(make_staff("auditor")[1])
+    auditor.page.get_by_role("navigation").get_by_role("link", name="Fraude").click()
+    latest = auditor.page.get_by_role("main").get_by_role("listitem").filter(has_text="Paula Payer")
+    expect(latest).to_contain_text(["Retenu · Refusé", "Exécuté"])
+    auditor.look("staff-fraud-french-dark")
 
 
 def test_large_withdrawal_takes_four_eyes(visit, make_staff, make_customer):

@@ -125,6 +125,40 @@ BOARD = Board(
             ),
         ),
         Row(
+            "Fraud",
+            (
+                over_time(
+                    "Judged orders by decision",
+                    "Orders within an hour. Flagged ones are carried out and shown to staff, held ones wait.",
+                    Prom('sum by (decision) (increase(bank_fraud_decisions_total{site=~"$site"}[1h]))', "{{decision}}"),
+                    width=8,
+                    colours={"allowed": limits.GOOD, "flagged": limits.WARNING, "held": limits.BAD},
+                ),
+                over_time(
+                    "How suspicious orders are",
+                    "Score that half of an hour's orders do not exceed, and 95 of 100. Flagged from 60, held from 80.",
+                    Prom(
+                        'histogram_quantile(0.5, sum by (le) (increase(bank_fraud_score_bucket{site=~"$site"}[1h])))',
+                        "half",
+                    ),
+                    Prom(
+                        'histogram_quantile(0.95, sum by (le) (increase(bank_fraud_score_bucket{site=~"$site"}[1h])))',
+                        "95 of 100",
+                    ),
+                    width=8,
+                ),
+                over_time(
+                    "What made orders suspicious",
+                    "Orders within an hour that an indicator gave points.",
+                    Prom(
+                        'sum by (indicator) (increase(bank_fraud_indicator_hits_total{site=~"$site"}[1h]))',
+                        "{{indicator}}",
+                    ),
+                    width=8,
+                ),
+            ),
+        ),
+        Row(
             "What waits",
             (
                 now(

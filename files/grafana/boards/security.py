@@ -6,8 +6,10 @@ from files.grafana.panels import COUNT, PER_SECOND, SECONDS, SHARE, Column, line
 from files.grafana.queries import Lines, Prom
 
 REFUSED = 'event.action:"log-in" AND event.outcome:failure AND host.name:$host'
+SUSPICIOUS = 'event.dataset:"bank.fraud" AND host.name:$host'
 DENIED = 'event.action:("access-check" OR "csrf-check" OR "rate-limit" OR "slow-down") AND host.name:$host'
 NOBODY = "Nobody in this time."
+NO_FRAUD = "No order looked like fraud in this time."
 
 BOARD = Board(
     "security",
@@ -151,6 +153,41 @@ BOARD = Board(
                     Lines('(event.dataset:"bank.user_behavior" OR event.dataset:"bank.audit") AND host.name:$host'),
                     height=9,
                     empty=NOBODY,
+                ),
+            ),
+        ),
+        Row(
+            "Fraud",
+            (
+                over_time(
+                    "Suspicious orders",
+                    "Flagged or held within 10 minutes. Above 10, and five times the week's usual, is a P2.",
+                    Prom(
+                        'sum by (decision) (increase(bank_fraud_decisions_total{decision=~"flagged|held", '
+                        'site=~"$site"}[10m]))',
+                        "{{decision}}",
+                    ),
+                    width=8,
+                    colours={"flagged": limits.WARNING, "held": limits.BAD},
+                    steps=limits.of_alert("FraudSpike"),
+                ),
+                listing(
+                    "Why orders were suspicious",
+                    "Indicators of the orders that were flagged or held.",
+                    {"bank.fraud.indicators": "Indicator"},
+                    Column("Orders", Lines(SUSPICIOUS, by="bank.fraud.indicators"), COUNT),
+                    width=8,
+                    sort="Orders",
+                    empty=NO_FRAUD,
+                ),
+                listing(
+                    "Addresses of suspicious orders",
+                    "Where orders that were flagged or held came from.",
+                    {"source.ip": "Address"},
+                    Column("Orders", Lines(SUSPICIOUS, by="source.ip"), COUNT),
+                    width=8,
+                    sort="Orders",
+                    empty=NO_FRAUD,
                 ),
             ),
         ),

@@ -246,11 +246,11 @@ SELECT k.fingerprint, coalesce(k.entry_id, p.entry_id), k.approval_id, k.hold_id
  WHERE k.user_id = :user_id AND k.key = :key
 """)
 _BOOK = """
-WITH {beside}entry AS (
+WITH entry AS (
     INSERT INTO journal_entries
            (id, kind, currency, reference, counterparty, counterparty_number, reverses_id, created_by)
     VALUES (:id, :kind, :currency, :reference, :counterparty, :counterparty_number, :reverses_id, :created_by)
-    RETURNING id)
+    RETURNING id){beside}
 INSERT INTO postings (entry_id, account_id, amount_minor)
 SELECT entry.id, leg.account_id, leg.amount_minor
   FROM entry CROSS JOIN (VALUES (CAST(:debit AS uuid), -CAST(:amount AS bigint)),
@@ -261,7 +261,7 @@ BOOK = text(_BOOK.format(beside=""))
 
 def booking_with(insert: str) -> TextClause:
     """Return the statement that books an entry and, in the same round trip, makes a row beside it."""
-    return text(_BOOK.format(beside=f"beside AS ({insert}), "))
+    return text(_BOOK.format(beside=f",\nbeside AS ({insert})"))
 
 
 def in_transaction(engine: Engine, work: Callable[[Connection], T]) -> T:
