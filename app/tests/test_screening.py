@@ -207,7 +207,7 @@ def test_credentials_in_doubt(superuser, points, events, befriended, make_custom
     assert points(payer, payee) == {}
     events(payer, "log-in-refused")
     assert points(payer, payee) == {"credentials": 10}
-    for action in screening.CREDENTIAL_CHANGES:
+    for action in ("password-change", "recovery-codes-renew", "second-factor-enrol", "second-factor-remove"):
         other = make_customer(100_000)
         befriended(other, payee)
         events(other, action)

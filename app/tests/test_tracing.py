@@ -143,7 +143,8 @@ def test_elastic_gets_the_span_tree_of_a_transfer(traced_app, collector, make_cu
     judging = next(span for span in mine if span["name"] == "fraud")
     (asked,) = [span for span in mine if span["parent_id"] == judging["id"]]
     assert asked["name"] == "SELECT fraud_decisions"
-    assert found["context"]["tags"]["fraud_score"] == 15
+    # A new payee, and the load balancer's address for the visitor is not that of the log-in.
+    assert found["context"]["tags"]["fraud_score"] == 23
     questions = [asked, *(span for span in mine if span["parent_id"] == whole["id"] and span is not judging)]
     assert {(span["subtype"], span["context"]["db"]["type"]) for span in questions} == {("postgresql", "sql")}
     assert any(span["subtype"] == "redis" and span["name"] == "GET" for span in mine)

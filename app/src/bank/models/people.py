@@ -63,6 +63,12 @@ class RecoveryCode(Base):
     used_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
 
 
+_CREDENTIALS = text(
+    "object_type = 'user' AND action IN ('log-in-refused', 'password-change', 'recovery-codes-renew', "
+    "'second-factor-enrol', 'second-factor-remove')"
+)
+
+
 class AuditEvent(Base):
     """One act, linked to the one before it by its hash. Nothing here is ever changed or removed."""
 
@@ -73,6 +79,7 @@ class AuditEvent(Base):
         CheckConstraint("length(hash) = 32 AND length(previous_hash) = 32", name="hash_length"),
         Index("ix_audit_events_actor_id", "actor_id", "number"),
         Index("ix_audit_events_object", "object_type", "object_id", "number"),
+        Index("ix_audit_events_credentials", "object_id", "occurred_at", postgresql_where=_CREDENTIALS),
     )
 
     number: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)

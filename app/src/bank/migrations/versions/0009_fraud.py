@@ -64,6 +64,16 @@ def upgrade() -> None:
         unique=True,
         postgresql_where=sa.text("approval_id IS NOT NULL"),
     )
+    # So that a score need not read all that a person ever did.
+    op.create_index(
+        "ix_audit_events_credentials",
+        "audit_events",
+        ["object_id", "occurred_at"],
+        postgresql_where=sa.text(
+            "object_type = 'user' AND action IN ('log-in-refused', 'password-change', 'recovery-codes-renew', "
+            "'second-factor-enrol', 'second-factor-remove')"
+        ),
+    )
     op.execute(
         "CREATE TRIGGER append_only BEFORE UPDATE OR DELETE ON fraud_decisions "
         "FOR EACH ROW EXECUTE FUNCTION refuse_change()"
@@ -77,4 +87,5 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
+    op.drop_index("ix_audit_events_credentials", "audit_events")
     op.drop_table("fraud_decisions")
