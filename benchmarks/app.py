@@ -33,7 +33,7 @@ from bank.config import Settings, load_settings
 from bank.database import make_engine
 from bank.keys import Keyring
 from bank.load import Operation
-from bank.services import ledger, reconcile, schema
+from bank.services import ledger, reconcile, schema, screening
 from bank.services.seed import demo_email
 from bank.services.tokens import Tokens
 from flask import Flask, Response
@@ -358,7 +358,10 @@ def pgbench(servers: throwaway.Servers, folder: Path, connections: int) -> Figur
         "ids": f"ARRAY[{debit}, {credit}]", "numbers": "ARRAY[]::text[]", "id": f"{key}::uuid",
         "kind": "'transfer'", "currency": "'EUR'", "reference": "'benchmark'", "counterparty": "''",
         "counterparty_number": "''", "reverses_id": "NULL::uuid", "created_by": who["user_id"], "debit": debit,
-        "credit": credit, "amount": "1",
+        "credit": credit, "amount": "1", "account": debit, "payee": f"{credit}::text", "judged_user": who["user_id"],
+        "judged_kind": "'transfer'", "judged_amount": "1", "judged_currency": "'EUR'",
+        "judged_payee": f"{credit}::text", "judged_entry": f"{key}::uuid", "judged_approval": "NULL::uuid",
+        "score": "15", "decision": "'allowed'", "rules": "'1'", "indicators": "'{}'", "inputs": "'{}'",
     }  # fmt: skip
 
     def filled(statement: str) -> str:
@@ -367,8 +370,8 @@ def pgbench(servers: throwaway.Servers, folder: Path, connections: int) -> Figur
     script = folder / "transfer.sql"
     script.write_text(
         f"\\set a random(1, {ACCOUNTS})\n\\set b 1 + (:a + random(0, {ACCOUNTS - 2})) % {ACCOUNTS}\n"
-        f"\\set key random(1, {2**47})\nBEGIN;\n{filled(ledger.CLAIM_AND_LOCK.text)}\n{filled(ledger.BOOK.text)}\n"
-        "COMMIT;\n",
+        f"\\set key random(1, {2**47})\nBEGIN;\n{filled(ledger.CLAIM_AND_LOCK.text)}\n{filled(screening.KNOWN.text)}\n"
+        f"{filled(screening.BOOK_JUDGED.text)}\nCOMMIT;\n",
         encoding="utf-8",
     )
     logs = folder / f"pgbench-{connections}"

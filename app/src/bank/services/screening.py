@@ -37,7 +37,7 @@ IPV6_PREFIX = 64
 
 # Its constants stand in it, so that PostgreSQL can keep one plan for everybody; the actions are those of the index
 # ix_audit_events_credentials.
-_KNOWN = text("""
+KNOWN = text("""
 SELECT paid.orders, paid.largest, events.refused, events.changes,
        (SELECT count(*) FROM (SELECT 1 FROM fraud_decisions
                                WHERE user_id = :user_id AND decided_at > now() - interval '10 minutes'
@@ -131,7 +131,7 @@ class Screening:
     ) -> fraud.Signals:
         row = database.execute(
             connection,
-            _KNOWN,
+            KNOWN,
             {
                 "user_id": movement.owner_id,
                 "account": debit.id,
