@@ -358,13 +358,50 @@ def test_upgrade_goes_on_without_copies_that_no_node_may_hold(
             made.wait_for_copies("now", leaving=leaving)
 
 
-def test_program_is_replaced_only_when_the_cluster_can_do_without_the_node() -> None:
+HELD_PATH = "/_cluster/settings?flat_settings=true"
+
+
+def test_node_is_stopped_for_its_program_only_when_the_cluster_can_do_without_it() -> None:
+    made = FakeNode(["yellow"])
     with pytest.raises(node.NodeError, match="before es1 was upgraded, so it was not"):
-        FakeNode(["yellow"]).ready()
+        made.take_out()
+    assert set(made.log) == {"yellow"}
     made = FakeNode(["yellow", "yellow", "green"])
-    assert made.ready()["status"] == "green"
-    assert FakeNode(["yellow"], nodes=1).ready()["status"] == "yellow"
-    assert set(made.log) == {"yellow", "green"}, "nothing is held, stopped or started"
+    made.take_out()
+    assert made.log == ["yellow", "yellow", "green", "hold primaries", "stop"]
+    assert made.stopped
+    alone = FakeNode(["yellow"], nodes=1)
+    alone.take_out()
+    assert alone.log == ["yellow", "stop"]
+
+
+def test_node_that_cannot_be_stopped_holds_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    def stay(_node: object) -> None:
+        raise node.NodeError("did not stop")
+
+    monkeypatch.setattr(FakeNode, "stop", stay)
+    made = FakeNode(["green"])
+    with pytest.raises(node.NodeError, match="did not stop"):
+        made.take_out()
+    assert made.log[-2:] == ["hold primaries", "hold None"]
+
+
+def test_node_that_is_back_ends_what_was_held_for_it() -> None:
+    made = FakeNode(["yellow", "green"])
+    made.api = FakeApi({HELD_PATH: {"persistent": {node.HOLD: "primaries"}}})
+    assert made.start()["status"] == "green"
+    assert made.log == ["joined", "hold None", "yellow", "green"]
+    made = FakeNode(["yellow"])
+    made.api = FakeApi({HELD_PATH: {"persistent": {}}})
+    assert made.start()["status"] == "yellow", "one that was not held is not waited for"
+    assert made.log == ["joined", "yellow"]
+
+
+def test_others_make_new_copies_when_the_node_does_not_come_back() -> None:
+    made = FakeNode(["yellow"], joins=False)
+    with pytest.raises(node.NodeError, match="away"):
+        made.start()
+    assert made.log == ["joined", "hold None"]
 
 
 def test_cluster_that_is_not_green_is_not_touched() -> None:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from typing import Any
 
@@ -16,15 +17,17 @@ description:
   - A restart first waits until every shard has its copies, holds the allocation of shards, restarts, waits until the
     node is back, lets shards move again and waits until every shard has its copies again.
   - A node that is alone, or that does not run, is only started.
+  - Another release takes the same way in two steps, around its installation.
   - In a cluster of several releases, in the middle of an upgrade, copies that no node may hold yet are not waited for.
 options:
   state:
     description:
-      - C(started) starts the unit if it does not run, and waits until the node is in a cluster.
+      - C(started) starts the unit if it does not run, waits until the node is in a cluster, and ends a hold.
       - C(restarted) restarts it.
-      - C(ready) changes nothing, and waits until the cluster can do without the node, before its program is replaced.
+      - C(stopped) waits until the cluster can do without the node, holds the allocation of shards and stops the
+        unit, so that its program can be replaced.
     type: str
-    choices: [started, restarted, ready]
+    choices: [started, restarted, stopped]
     default: started
   heal:
     description: Whether to restart also while shards lack copies, because this node may be the reason.
@@ -112,7 +115,7 @@ class Node:
         self.api = api_of(module.params)
         self.name, self.unit = self.params["name"], self.params["unit"]
         self.heal = module.params["heal"]
-        self.started = False
+        self.started = self.stopped = False
         self.restarts = 0
         self.password_set = False
 
@@ -308,50 +311,75 @@ class Node:
         """Hold the allocation of copies, or release it."""
         api.ask("PUT", "/_cluster/settings", {"persistent": {HOLD: value}})
 
-    def ready(self) -> dict[str, Any]:
-        """Wait until the cluster can do without the node for a while; a node that is alone or away is."""
-        if not self.active():
-            return {}
-        health = self.health(self.api)
-        if health["number_of_nodes"] < 2:
-            return health
-        return self.wait_for_copies(f"before {self.name} was upgraded, so it was not", leaving=True)
+    def held(self) -> bool:
+        """Return whether copies must stay unassigned until a node is back."""
+        settings = self.api.ask("GET", "/_cluster/settings?flat_settings=true")["persistent"]
+        return settings.get(HOLD) == "primaries"
+
+    def release(self) -> None:
+        """Let shards move again, by whichever node answers."""
+        peers = [self.api.at(url) for url in self.params["peers"]]
+        self.hold(self.cluster(self.api, *peers), None)
+
+    def leave(self, purpose: str) -> int:
+        """Stop the unit such that the cluster can do without the node for a while; return how many nodes there were."""
+        nodes = self.health(self.api)["number_of_nodes"]
+        if nodes < 2:
+            self.stop()
+            return nodes
+        self.wait_for_copies(f"before {self.name} was {purpose}, so it was not", leaving=True)
+        self.hold(self.api, "primaries")
+        try:
+            # Less to read again afterwards; a shard that cannot be flushed now is read in full.
+            self.flush()
+            self.stop()
+        except NodeError:
+            self.release()
+            raise
+        return nodes
+
+    def take_out(self) -> dict[str, Any]:
+        """Stop the unit if it runs, and leave the allocation held until the node is started again."""
+        if self.active():
+            self.leave("upgraded")
+            self.stopped = True
+        return {}
 
     def start(self) -> dict[str, Any]:
-        """Start the unit if it does not run, and wait for the node."""
-        if not self.active():
-            self.bring_up()
-        self.wait_until_joined()
-        return self.health(self.api)
+        """Start the unit if it does not run, wait for the node, and end what was held while it was away."""
+        try:
+            if not self.active():
+                self.bring_up()
+            self.wait_until_joined()
+        except NodeError:
+            # The others must be free to make new copies. Before there is a cluster, nobody answers.
+            with contextlib.suppress(NodeError, ApiError):
+                self.release()
+            raise
+        if not self.held():
+            return self.health(self.api)
+        self.release()
+        return self.wait_for_copies(f"after {self.name} was started", leaving=False)
 
     def restart(self) -> dict[str, Any]:
         """Restart the node and keep the cluster's data available meanwhile."""
         if not self.active():
             return self.start()
         nodes = 0
-        try:
-            nodes = self.health(self.api)["number_of_nodes"]
-        except ApiError:
-            if not self.heal:
-                raise
-        if nodes < 2 or self.heal:
+        if self.heal:
             self.stop()
-            self.bring_up()
-            self.wait_until_joined()
-            return self.health(self.api)
-        self.wait_for_copies(f"before {self.name} was restarted, so it was not", leaving=True)
-        peers = [self.api.at(url) for url in self.params["peers"]]
-        self.hold(self.api, "primaries")
+        else:
+            nodes = self.leave("restarted")
         try:
-            # Less to read again afterwards; a shard that cannot be flushed now is read in full.
-            self.flush()
-            self.stop()
             self.bring_up()
             self.wait_until_joined()
         finally:
             # Also when the node stays away: the others must be free to make new copies.
-            self.hold(self.cluster(self.api, *peers), None)
-        return self.wait_for_copies(f"after {self.name} was restarted", nodes, leaving=False)
+            if nodes > 1:
+                self.release()
+        if nodes > 1:
+            return self.wait_for_copies(f"after {self.name} was restarted", nodes, leaving=False)
+        return self.health(self.api)
 
     def flush(self) -> None:
         """Write what is in memory to the shards' files, as far as that works."""
@@ -374,7 +402,7 @@ def main() -> None:
     module = AnsibleModule(
         argument_spec={
             "access": ACCESS,
-            "state": {"type": "str", "choices": ["started", "restarted", "ready"], "default": "started"},
+            "state": {"type": "str", "choices": ["started", "restarted", "stopped"], "default": "started"},
             "heal": {"type": "bool", "default": False},
             "node": {"type": "dict", "required": True, "options": node_options},
         },
@@ -384,12 +412,12 @@ def main() -> None:
     state = module.params["state"]
     try:
         if module.check_mode:
-            changed = state == "restarted" or (state == "started" and not node.active())
+            changed = state == "restarted" or node.active() == (state == "stopped")
             module.exit_json(changed=changed, started=False)
-        health = {"started": node.start, "restarted": node.restart, "ready": node.ready}[state]()
+        health = {"started": node.start, "restarted": node.restart, "stopped": node.take_out}[state]()
     except (NodeError, ApiError) as error:
         module.fail_json(msg=f"{str(error).rstrip('.')}.", started=node.started)
-    module.exit_json(changed=node.started or node.password_set, health=health, started=node.started)
+    module.exit_json(changed=node.started or node.stopped or node.password_set, health=health, started=node.started)
 
 
 if __name__ == "__main__":
