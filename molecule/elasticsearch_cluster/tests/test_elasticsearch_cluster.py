@@ -6,28 +6,29 @@ import base64
 import json
 import re
 import ssl
-import threading
 import time
 import urllib.error
 import urllib.request
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import testinfra
 import yaml
+from companions import Companion
+from lines import LINES, Search, assert_all_arrive, count, start_writing
 from testinfra.host import Host
 
 if TYPE_CHECKING:
-    from conftest import Apply
+    from conftest import Apply, Run
 
 PROJECT = Path(__file__).parents[3]
 
 NODES = ("elasticsearch-node1", "elasticsearch-node2", "elasticsearch-node3")
+APP = "elasticsearch-app1"
 INDEX, NEXT_INDEX = "app-logs-2026.11.22", "app-logs-2026.11.23"
 # The scenario's inventory has an older one.
 VERSIONS = yaml.safe_load((PROJECT / "group_vars/all/versions.yml").read_text(encoding="utf-8"))
@@ -80,9 +81,32 @@ def store(hosts: dict[str, Host], secrets: dict[str, str]) -> Store:
 
 
 @pytest.fixture(scope="session")
+def app() -> Host:
+    """Return the host that ships."""
+    return testinfra.get_host(f"docker://{APP}")
+
+
+@pytest.fixture(scope="session")
+def search(store: Store) -> Search:
+    """Return a function that asks whichever node answers."""
+
+    def ask(path: str, body: object) -> dict[str, Any]:
+        try:
+            return store.ask("POST", path, body)
+        except OSError:
+            return {}
+
+    return ask
+
+
+@pytest.fixture(scope="session")
 def apply(apply: Apply) -> Apply:
     """Return the function that runs a playbook, with the platform's own release: the upgrade is the first such run."""
-    return partial(apply, platform_version_elastic=RELEASE)
+
+    def run(playbook: Path = PROJECT / "playbooks/logging.yml", /, **variables: object) -> Run:
+        return apply(playbook, **{"platform_version_elastic": RELEASE, **variables})
+
+    return run
 
 
 @pytest.fixture(scope="session")
@@ -138,23 +162,51 @@ def test_maintenance_runs_on_one_node_for_all(hosts: dict[str, Host]) -> None:
     hosts[NODES[0]].check_output("systemctl start elasticsearch-maintenance.service")
 
 
-class Companion(threading.Thread):
-    """Does something while a test runs."""
+def bulk_requests(store: Store) -> dict[str, int]:
+    """Return how many bulk requests each running node has had since its start: only Filebeat sends any."""
+    nodes = store.ask("GET", "/_nodes/stats/http")["nodes"].values()
+    # A route that nobody has asked is not listed.
+    routes = {node["name"]: node["http"]["routes"].get("/_bulk") for node in nodes}
+    return {name: route["requests"]["count"] if route else 0 for name, route in routes.items()}
 
-    def __init__(self, store: Store) -> None:
-        """Take the cluster that it is about."""
-        super().__init__(daemon=True)
-        self.store, self.stopped = store, threading.Event()
 
-    def __enter__(self) -> Self:
-        """Begin."""
-        self.start()
-        return self
+def test_filebeat_ships_to_all_nodes_alike(app: Host, store: Store, search: Search) -> None:
+    before = bulk_requests(store)
+    run = start_writing(app, seconds=20)
+    assert_all_arrive(search, run, seconds=60)
+    requests = {name: number - before[name] for name, number in bulk_requests(store).items()}
+    print(f"{LINES} lines arrived, bulk requests: {requests}")
+    assert set(requests) == set(NODES)
+    # What a node has more of is that it was free more often.
+    assert min(requests.values()) >= sum(requests.values()) / 6
 
-    def __exit__(self, *_problem: object) -> None:
-        """End."""
-        self.stopped.set()
-        self.join()
+
+def test_filebeat_goes_on_with_two_nodes_and_takes_the_third_back(
+    app: Host, hosts: dict[str, Host], store: Store, search: Search
+) -> None:
+    away = NODES[1]
+    run = start_writing(app, seconds=120)
+    time.sleep(3)
+    hosts[away].check_output("systemctl stop elasticsearch.service")
+    try:
+        left, stored = bulk_requests(store), count(search, run)[0]
+        assert set(left) == set(NODES) - {away}
+        time.sleep(15)
+        meanwhile = {name: number - left[name] for name, number in bulk_requests(store).items()}
+        arrived = count(search, run)[0]
+        assert min(meanwhile.values()) > 0
+        assert stored < arrived < LINES, "lines arrive while the node is away"
+    finally:
+        hosts[away].check_output("systemctl start elasticsearch.service")
+    joined = time.monotonic()
+    while not bulk_requests(store).get(away):
+        assert time.monotonic() < joined + 25, "the backoff ends after 10 s"
+        time.sleep(0.2)
+    back = time.monotonic() - joined
+    assert count(search, run)[0] < LINES, "the program still writes"
+    assert_all_arrive(search, run, seconds=90)
+    print(f"{arrived - stored} lines arrived without {away} by {meanwhile}; it had its part again after {back:.1f} s")
+    store.ask("GET", "/_cluster/health?wait_for_status=green&timeout=60s")
 
 
 class Writer(Companion):
@@ -162,7 +214,8 @@ class Writer(Companion):
 
     def __init__(self, store: Store) -> None:
         """Start with nothing written."""
-        super().__init__(store)
+        super().__init__()
+        self.store = store
         self.name, self.written = uuid.uuid4().hex, 0
 
     def run(self) -> None:
@@ -204,7 +257,8 @@ class Observer(Companion):
 
     def __init__(self, store: Store) -> None:
         """Start with nothing seen."""
-        super().__init__(store)
+        super().__init__()
+        self.store = store
         self.seen: list[Sight] = []
 
     def held(self) -> bool:
@@ -256,7 +310,8 @@ class Midnight(Companion):
 
     def __init__(self, store: Store) -> None:
         """Start with nothing made."""
-        super().__init__(store)
+        super().__init__()
+        self.store = store
         self.upgraded: list[str] = []
 
     def make(self, settings: dict[str, str]) -> None:
@@ -303,6 +358,63 @@ def test_releases_that_cannot_work_are_refused(hosts: dict[str, Host], store: St
     assert (started(hosts), releases(store)) == before
 
 
+LIBRARIES = "/usr/share/elasticsearch/lib"
+
+
+def test_release_that_the_mirror_lacks_stops_no_node(hosts: dict[str, Host], store: Store, apply: Apply) -> None:
+    before = started(hosts), releases(store)
+    missing = RELEASE.rpartition(".")[0] + ".99"
+    answer = apply(platform_version_elastic=missing)
+    assert answer.failed
+    assert f"Elasticsearch {missing} could not be installed on" in answer.words
+    assert (started(hosts), releases(store)) == before
+
+
+@pytest.fixture
+def closed_libraries(hosts: dict[str, Host]) -> Iterator[None]:
+    """Leave no room where the server's libraries are: on a file system of their own, which cannot be written to."""
+    fill = f"mount -t tmpfs tmpfs {LIBRARIES} && cp -a /tmp/lib/. {LIBRARIES} && mount -o remount,ro {LIBRARIES}"
+    for host in hosts.values():
+        host.check_output(f"cp -a {LIBRARIES} /tmp/lib && {fill} && rm -r /tmp/lib")
+    yield
+    # A node that runs has files there open.
+    for host in hosts.values():
+        host.check_output(f"umount --lazy {LIBRARIES}")
+
+
+@pytest.mark.usefixtures("closed_libraries")
+def test_node_runs_again_when_its_package_cannot_be_installed(
+    hosts: dict[str, Host], store: Store, apply: Apply, writer: Writer, observer: Observer
+) -> None:
+    before = started(hosts), releases(store)
+    answer = apply()
+    assert answer.failed
+    assert "The node runs again as it was." in answer.words, answer.output
+    assert releases(store) == before[1]
+    assert sum(new > old for new, old in zip(started(hosts), before[0], strict=True)) == 1, "the first node was tried"
+    assert writer.stored() == writer.written > 50
+    health = store.ask("GET", "/_cluster/health")
+    assert (health["status"], health["number_of_nodes"], observer.held()) == ("green", 3, False)
+
+
+@dataclass(frozen=True)
+class Replacement:
+    """When the unit of a node ended, its program was replaced, and the unit was started, in seconds."""
+
+    ended: int
+    replaced: int
+    started: int
+
+
+def replacement(host: Host) -> Replacement:
+    """Return when the program of a node was replaced."""
+    names = "InactiveEnterTimestamp", "ExecMainStartTimestamp"
+    shown = host.check_output(f"systemctl show elasticsearch.service --timestamp=unix --property={','.join(names)}")
+    times = dict(line.split("=@") for line in shown.splitlines())
+    library = host.check_output(f"stat --format=%Z {LIBRARIES}/elasticsearch-{RELEASE}.jar")
+    return Replacement(int(times[names[0]]), int(library), int(times[names[1]]))
+
+
 def test_upgrade_goes_node_by_node_and_loses_nothing(
     hosts: dict[str, Host], store: Store, apply: Apply, writer: Writer, observer: Observer, midnight: Midnight
 ) -> None:
@@ -320,6 +432,11 @@ def test_upgrade_goes_node_by_node_and_loses_nothing(
     after = dict(zip(NODES, started(hosts), strict=True))
     assert all(new > old for new, old in zip(after.values(), before, strict=True)), "every node was restarted"
     assert max(after, key=after.get) == leader, "the elected master last"
+    times = {name: replacement(host) for name, host in hosts.items()}
+    print(times)
+    assert all(node.ended <= node.replaced <= node.started for node in times.values()), (
+        "no program that runs is replaced"
+    )
     # The index of midnight has its copy only when a second node can hold it.
     assert len(midnight.upgraded) == 1
     assert_one_after_another(observer.seen, after_the_first="[wn]+")

@@ -6,11 +6,11 @@ import subprocess
 import time
 import uuid
 from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import testinfra
+from lines import LINES, Search, assert_all_arrive, count, start_writing
 from testinfra.host import Host
 
 if TYPE_CHECKING:
@@ -18,14 +18,10 @@ if TYPE_CHECKING:
 
 APP, LOGS = "filebeat-app1", "filebeat-logs1"
 LOG = "/var/log/bank/bank.json"
-WRITER = Path(__file__).with_name("write_lines.py").read_text(encoding="utf-8")
-LINES = 1000
 REASON = "by-elasticsearch"
 DATA = "/var/lib/elasticsearch"
 FILLER = f"{DATA}/filler"
 CLOSED = "index.blocks.read_only_allow_delete"
-
-Search = Callable[..., dict[str, Any]]
 
 
 @pytest.fixture(scope="session")
@@ -96,46 +92,6 @@ def find(
 def stats(app: Host) -> dict[str, Any]:
     """Return Filebeat's figures about itself."""
     return json.loads(app.check_output("curl --silent --max-time 5 http://127.0.0.1:5066/stats"))
-
-
-def count(search: Search, run: str) -> tuple[int, int, int]:
-    """Return how many different lines of a run are stored, and how many documents of transactions and of others."""
-    body = {
-        "size": 0,
-        "track_total_hits": True,
-        "query": {"term": {"labels.run": run}},
-        "aggs": {
-            # A cardinality would be an estimate.
-            "ids": {"terms": {"field": "event.id", "size": 2 * LINES}},
-            "datasets": {"terms": {"field": "event.dataset"}},
-        },
-    }
-    answer = search("/app-logs-*/_search", body).get("aggregations")
-    if not answer:
-        return 0, 0, 0
-    found = {bucket["key"]: bucket["doc_count"] for bucket in answer["datasets"]["buckets"]}
-    return len(answer["ids"]["buckets"]), found.get("bank.transaction", 0), found.get("bank.app", 0)
-
-
-def start_writing(app: Host, seconds: float) -> str:
-    """Let a program on the host write lines; return the name of the run."""
-    run = uuid.uuid4().hex
-    app.run_expect([0], f"printf %s {shlex.quote(WRITER)} > /root/write_lines.py")
-    program = f"python3 /root/write_lines.py {run} {LINES} {seconds}"
-    app.run_expect([0], f"systemd-run --quiet --unit=writer-{run[:8]} {program}")
-    return run
-
-
-def assert_all_arrive(search: Search, run: str, seconds: int) -> None:
-    """Wait until every line of a run is stored; transactions once, others at least once."""
-    end = time.monotonic() + seconds
-    while count(search, run)[0] < LINES and time.monotonic() < end:
-        time.sleep(0.5)
-    # Whatever was sent twice has arrived by then too.
-    time.sleep(1.5)
-    ids, transactions, others = count(search, run)
-    assert (ids, transactions) == (LINES, LINES // 2)
-    assert others >= LINES // 2
 
 
 def test_line_is_found_in_seconds_with_its_types(app: Host, search: Search) -> None:
