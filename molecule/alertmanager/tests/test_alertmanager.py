@@ -13,10 +13,13 @@ import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import testinfra
+from clients import caller
+from monitoring import assert_changed_one_after_another, assert_stopped_at_the_first
 from testinfra.host import Host
 
 if TYPE_CHECKING:
@@ -426,3 +429,25 @@ def test_receiver_that_left_leaves_with_its_secret_and_no_restart(servers: dict[
     assert not answer.failed, answer.output
     wanted = ["bank_webhook", "chat", "hook", "pager", "slack", "smtp", "teams", "tickets"]
     assert servers[ONE].check_output("ls /etc/alertmanager/secrets").split() == wanted
+
+
+@pytest.fixture(scope="session")
+def questions(secrets: dict[str, str]) -> dict[str, Callable[[], object]]:
+    """Return how to learn of each member whether it serves."""
+    login = f"operator:{secrets['vault_alertmanager_web_password']}"
+    return {name: partial(caller(name, "alertmanager", 9093, login), "/-/ready") for name in (ONE, TWO)}
+
+
+def test_members_are_changed_one_after_another(apply: Apply, questions: dict[str, Callable[[], object]]) -> None:
+    assert_changed_one_after_another(
+        apply, "alertmanager", questions, alertmanager_arguments=["--alerts.gc-interval=29m"]
+    )
+
+
+def test_setting_that_cannot_work_stops_at_the_first_member(
+    apply: Apply, questions: dict[str, Callable[[], object]]
+) -> None:
+    bad = {"alertmanager_arguments": ["--no-such-flag"], "release_binary_load_seconds": 10}
+    assert_stopped_at_the_first(apply, "alertmanager", questions, state, **bad)
+    # The next run mends it, and gives both what they had before these tests.
+    assert_changed_one_after_another(apply, "alertmanager", questions)

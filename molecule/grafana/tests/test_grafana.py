@@ -10,17 +10,20 @@ import urllib.error
 import urllib.request
 import uuid
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import testinfra
+from clients import caller
+from monitoring import assert_changed_one_after_another, assert_stopped_at_the_first
 from testinfra.host import Host
 
 if TYPE_CHECKING:
-    from conftest import Apply
+    from conftest import Apply, Run
 
-HOST = "grafana-view1"
+HOST, OTHER = "grafana-view1", "grafana-view2"
 UNIT = "grafana-server"
 ADMINISTRATOR = "platform_admin"
 PROJECT = Path(__file__).parents[3]
@@ -394,3 +397,32 @@ def test_restart_of_the_host_keeps_what_people_made(server: Host, ask: Ask) -> N
     server.run_expect([0], f"systemctl restart {UNIT}")
     assert ask(f"/api/dashboards/uid/{answer['uid']}")[0] == 200
     assert dashboards(ask) == UIDS
+
+
+@pytest.fixture(scope="session")
+def apply(apply: Apply) -> Apply:
+    """Return the function that runs a playbook, the scenario's own for the first host alone."""
+
+    def run(playbook: Path | None = None, /, *options: str, **variables: object) -> Run:
+        return apply(playbook, *options, *([] if playbook else ["--limit", HOST]), **variables)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def questions() -> dict[str, Callable[[], object]]:
+    """Return how to learn of each host whether it serves."""
+    return {name: partial(caller(name, "grafana", 3030), "/api/health") for name in (HOST, OTHER)}
+
+
+def test_hosts_are_changed_one_after_another(apply: Apply, questions: dict[str, Callable[[], object]]) -> None:
+    assert_changed_one_after_another(apply, "grafana", questions, grafana_settings={"log": {"level": "warn"}})
+
+
+def test_setting_that_grafana_refuses_stops_at_the_first_host(
+    apply: Apply, questions: dict[str, Callable[[], object]]
+) -> None:
+    bad = {"grafana_settings": {"database": {"type": "no-such-database"}}, "grafana_start_seconds": 15}
+    assert_stopped_at_the_first(apply, "grafana", questions, state, **bad)
+    # The next run gives both what they had before these tests.
+    assert_changed_one_after_another(apply, "grafana", questions)

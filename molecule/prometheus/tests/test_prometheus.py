@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import base64
-import json
 import runpy
-import ssl
 import subprocess
 import time
 import urllib.error
@@ -13,6 +10,7 @@ import urllib.parse
 import urllib.request
 import uuid
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +18,8 @@ import pytest
 import testinfra
 import yaml
 from ansible.errors import AnsibleFilterError
+from clients import caller
+from monitoring import assert_changed_one_after_another, assert_stopped_at_the_first
 from testinfra.host import Host
 
 if TYPE_CHECKING:
@@ -48,44 +48,22 @@ def server() -> Host:
     return testinfra.get_host(f"docker://{HOST}")
 
 
-def caller(name: str, user_and_password: str, port: int = 9090) -> Callable[..., Any]:
-    """Return a function that asks a server over the network, with this log-in unless told otherwise."""
-    host = testinfra.get_host(f"docker://{name}")
-    address = host.check_output("hostname --ip-address").split()[0]
-    context = ssl.create_default_context(cadata=host.file("/etc/pki/bank/node_exporter/ca.crt").content_string)
-
-    def call(
-        path: str, login: str | None = user_and_password, scheme: str = "https", **query: str
-    ) -> dict | list | str:
-        url = f"{scheme}://{address}:{port}{path}?{urllib.parse.urlencode(query)}"
-        headers = {"Authorization": f"Basic {base64.b64encode(login.encode()).decode()}"} if login else {}
-        with urllib.request.urlopen(
-            urllib.request.Request(url, headers=headers), context=context, timeout=10
-        ) as answer:
-            text = answer.read().decode()
-        if path.startswith("/api/v1/"):
-            return json.loads(text)["data"]
-        return json.loads(text) if path.startswith("/api/") else text
-
-    return call
-
-
 @pytest.fixture(scope="session")
 def ask(password: str) -> Callable[..., Any]:
     """Return a function that asks Prometheus over the network, as the operator unless told otherwise."""
-    return caller(HOST, f"operator:{password}")
+    return caller(HOST, "prometheus", 9090, f"operator:{password}")
 
 
 @pytest.fixture(scope="session")
 def ask_replica(password: str) -> Callable[..., Any]:
     """Return a function that asks the other Prometheus."""
-    return caller(REPLICA, f"operator:{password}")
+    return caller(REPLICA, "prometheus", 9090, f"operator:{password}")
 
 
 @pytest.fixture(scope="session")
 def watchdog(secrets: dict[str, str]) -> Callable[[], list[dict[str, Any]]]:
     """Return a function that lists the alerts named Watchdog that Alertmanager has."""
-    ask_alertmanager = caller(WATCHED, f"operator:{secrets['vault_alertmanager_web_password']}", 9093)
+    ask_alertmanager = caller(WATCHED, "alertmanager", 9093, f"operator:{secrets['vault_alertmanager_web_password']}")
     return lambda: ask_alertmanager("/api/v2/alerts", filter='alertname="Watchdog"')
 
 
@@ -438,3 +416,24 @@ def test_restart_keeps_the_data(server: Host, ask: Callable[..., Any]) -> None:
             assert time.monotonic() < deadline
             time.sleep(1)
     assert float(ask("/api/v1/query", query=oldest)["result"][0]["value"][1]) == pytest.approx(before, abs=2)
+
+
+@pytest.fixture(scope="session")
+def questions(ask: Callable[..., Any], ask_replica: Callable[..., Any]) -> dict[str, Callable[[], object]]:
+    """Return how to learn of each Prometheus whether it serves."""
+    return {HOST: partial(ask, "/-/ready"), REPLICA: partial(ask_replica, "/-/ready")}
+
+
+def test_replicas_are_changed_one_after_another(apply: Apply, questions: dict[str, Callable[[], object]]) -> None:
+    assert_changed_one_after_another(
+        apply, "prometheus", questions, prometheus_arguments=["--query.max-concurrency=19"]
+    )
+
+
+def test_setting_that_cannot_work_stops_at_the_first_replica(
+    apply: Apply, questions: dict[str, Callable[[], object]]
+) -> None:
+    bad = {"prometheus_arguments": ["--no-such-flag"], "release_binary_load_seconds": 10}
+    assert_stopped_at_the_first(apply, "prometheus", questions, state, **bad)
+    # The next run mends it, and gives both what they had before these tests.
+    assert_changed_one_after_another(apply, "prometheus", questions)
