@@ -76,6 +76,7 @@ def test_state_of_the_platforms_services_is_exported() -> None:
     metrics = fetch(MONITOR).stdout
     assert 'node_systemd_unit_state{name="node_exporter.service",state="active",type="exec"} 1' in metrics
     assert 'name="dbus.service"' not in metrics
+    assert 'node_systemd_service_restart_total{name="node_exporter.service"}' in metrics
 
 
 def test_metrics_of_scripts_are_exported(server: Host) -> None:
@@ -107,7 +108,7 @@ def test_sandbox_is_effective(server: Host) -> None:
     assert server.run("systemd-analyze security --threshold=20 node_exporter.service").rc == 0
 
 
-def test_service_comes_back_after_a_crash(server: Host) -> None:
+def test_service_comes_back_after_a_crash_which_is_counted(server: Host) -> None:
     process = "systemctl show --property=MainPID --value node_exporter"
     before = server.check_output(process)
     server.run_expect([0], "systemctl kill --signal=KILL node_exporter")
@@ -116,4 +117,4 @@ def test_service_comes_back_after_a_crash(server: Host) -> None:
         assert time.monotonic() < deadline, "node_exporter did not come back"
         time.sleep(0.5)
     assert server.service("node_exporter").is_running
-    assert fetch(MONITOR).rc == 0
+    assert 'node_systemd_service_restart_total{name="node_exporter.service"} 1\n' in fetch(MONITOR).stdout

@@ -106,7 +106,10 @@ class ApmServer:
             return None
         uptime = int((time.monotonic() - self.begun) * 1000)
         # Nothing goes to Elasticsearch, so nothing is acknowledged.
-        nothing = {"output": {"events": {"acked": 0, "total": 0}}, "pipeline": {"events": {"total": 0}}}
+        nothing = {
+            "output": {"events": {"acked": 0, "failed": 0, "total": 0}},
+            "pipeline": {"events": {"active": 0, "published": 0, "total": 0}},
+        }
         info = {"info": {"uptime": {"ms": uptime}, "version": self.version}}
         return common | {"beat": info, "libbeat": nothing, "apm-server": {"taken": dict(self.counts)}}
 

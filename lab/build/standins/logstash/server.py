@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import socket
 import ssl
 import sys
@@ -62,6 +63,7 @@ class Agent:
         self.problems: dict[str, list[str]] = {}
         self.failed = {pipeline.name: unreadable(pipeline) or tls_problems(pipeline) for pipeline in pipelines}
         self.identifier = str(uuid.uuid4())
+        self.begun = time.monotonic()
         self.look()
 
     def look(self) -> None:
@@ -100,6 +102,19 @@ class Agent:
         if path == "/_node/pipelines":
             workers = self.settings.get("pipeline.workers", os.cpu_count())
             return common | {"pipelines": {pipeline.name: {"workers": workers} for pipeline in running}}
+        if path == "/_node/stats" or path.startswith("/_node/stats/"):
+            # No event is carried, so all figures stay what they are at the start.
+            queue = {"type": self.settings.get("queue.type", "memory"), "events_count": 0, "queue_size_in_bytes": 0}
+            most = re.fullmatch(r"(\d+)mb", str(self.settings.get("queue.max_bytes", "1024mb")))
+            queue["max_queue_size_in_bytes"] = int(most[1]) * 1024**2 if most else 0
+            stats = {
+                "events": {"in": 0, "filtered": 0, "out": 0},
+                "queue": queue,
+                "dead_letter_queue": {"queue_size_in_bytes": 1, "dropped_events": 0},
+            }
+            uptime = int((time.monotonic() - self.begun) * 1000)
+            named = {pipeline.name: stats for pipeline in running}
+            return common | {"jvm": {"uptime_in_millis": uptime}, "pipelines": named}
         if path == "/_health_report":
             indicators = {
                 name: {"status": "green" if not problems else "red", "symptom": "; ".join(problems) or "running"}
