@@ -22,7 +22,7 @@ from grafana_foundation_sdk.models.dashboard import (
 
 from files.grafana import limits
 from files.grafana.limits import Steps
-from files.grafana.queries import Lines, Prom, Target
+from files.grafana.queries import Lines, Prom, Sql, Target
 
 Builder = bargauge.Panel | logs.Panel | stat.Panel | table.Panel | timeseries.Panel
 Query = Prom | Lines
@@ -78,7 +78,7 @@ def mapping(meanings: Meanings) -> list[ValueMap]:
 
 
 def dressed(
-    panel: Builder, title: str, description: str, unit: str, empty: str, steps: Steps, queries: Sequence[Query]
+    panel: Builder, title: str, description: str, unit: str, empty: str, steps: Steps, queries: Sequence[Query | Sql]
 ) -> Builder:
     """Give a panel what every panel has."""
     panel.title(title).description(description).unit(unit).no_value(empty).thresholds(limits.config(steps))
@@ -259,6 +259,35 @@ def listing(
             is_figure = sort in {column.title for column in columns}
             panel.sort_by([common_builders.TableSortByFieldState().display_name(sort).desc(is_figure)])
         return dressed(panel, title, description, COUNT, empty, limits.NONE, queries)
+
+    return Panel(make, title, width, height)
+
+
+def rows(
+    title: str,
+    description: str,
+    query: Sql,
+    columns: dict[str, str],
+    *,
+    units: dict[str, str] | None = None,
+    empty: str,
+    width: int = 8,
+    height: int = 9,
+) -> Panel:
+    """Return a table of what a statement in SQL answers, in its order.
+
+    ``columns`` are the names of its columns and their titles, ``units`` those of figures by their titles.
+    """
+
+    def make() -> Builder:
+        panel = table.Panel().show_header(True).cell_height(common.TableCellHeight.SM)
+        panel.targets(letters([query.rows()]))
+        order = {name: number for number, name in enumerate(columns)}
+        options = {"excludeByName": {}, "renameByName": columns, "indexByName": order}
+        panel.with_transformation(DataTransformerConfig(id_val="organize", options=options))
+        for name, unit in (units or {}).items():
+            panel.override_by_name(name, [DynamicConfigValue(id_val="unit", value=unit)])
+        return dressed(panel, title, description, COUNT, empty, limits.NONE, [query])
 
     return Panel(make, title, width, height)
 

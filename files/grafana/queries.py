@@ -3,17 +3,51 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from grafana_foundation_sdk.builders import elasticsearch, prometheus
+from grafana_foundation_sdk.cog.builder import Builder
+from grafana_foundation_sdk.cog.variants import Dataquery
 from grafana_foundation_sdk.models.dashboard import DataSourceRef
 from grafana_foundation_sdk.models.elasticsearch import TermsOrder
 from grafana_foundation_sdk.models.prometheus import PromQueryFormat
 
 METRICS = DataSourceRef(type_val="prometheus", uid="prometheus")
 LINES = DataSourceRef(type_val="elasticsearch", uid="elasticsearch-logs")
+DATABASE = DataSourceRef(type_val="postgres", uid="postgresql")
 TIME = "@timestamp"
 
-Target = prometheus.Dataquery | elasticsearch.Dataquery
+
+class SqlQuestion(Dataquery):
+    """A statement in SQL as Grafana reads it: the builder knows no such data source."""
+
+    def __init__(self, statement: str) -> None:
+        self.statement = statement
+        self.ref_id = ""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the JSON of the question."""
+        question = {"refId": self.ref_id, "datasource": DATABASE, "format": "table", "rawSql": self.statement}
+        return question | {"rawQuery": True, "editorMode": "code"}
+
+
+class SqlBuilder(Builder[Dataquery]):
+    """Builder of a question in SQL."""
+
+    def __init__(self, statement: str) -> None:
+        self._internal = SqlQuestion(statement)
+
+    def ref_id(self, letter: str) -> SqlBuilder:
+        """Name the question by a letter."""
+        self._internal.ref_id = letter
+        return self
+
+    def build(self) -> Dataquery:
+        """Return the question."""
+        return self._internal
+
+
+Target = prometheus.Dataquery | elasticsearch.Dataquery | SqlBuilder
 
 
 @dataclass(frozen=True)
@@ -77,6 +111,22 @@ class Lines:
         """Return the builder of the question for the lines themselves, the latest first."""
         settings = elasticsearch.ElasticsearchLogsSettings().limit("200")
         return self._base().metrics([elasticsearch.Logs().id("1").settings(settings)]).bucket_aggs([])
+
+
+@dataclass(frozen=True)
+class Sql:
+    """A statement in SQL about the bank's database, whose columns carry names (``as``).
+
+    The user of the data source may read statistics only.
+    """
+
+    statement: str
+
+    source = DATABASE
+
+    def rows(self) -> SqlBuilder:
+        """Return the builder of the question for all rows."""
+        return SqlBuilder(" ".join(self.statement.split()))
 
 
 def either(*words: str) -> str:

@@ -20,7 +20,9 @@ from tests.content.test_kibana import ALLOWED, asked, types_of
 FOLDER = PROJECT / "files/grafana/dashboards"
 EXPECTED_EMPTY = PROJECT / "files/grafana/expected_empty.yml"
 # What the role gives the data sources: their kinds by their names.
-SOURCES = {"prometheus": "prometheus", "elasticsearch-logs": "elasticsearch"}
+SOURCES = {"prometheus": "prometheus", "elasticsearch-logs": "elasticsearch", "postgresql": "postgres"}
+# What statements in SQL may be about.
+STATISTICS = {"pg_index", "pg_stat_activity", "pg_stat_user_indexes", "pg_stat_user_tables"}
 INDICES = "app-logs-*"
 BOARDS = dashboards.boards(FOLDER)
 PANELS = [panel for board in BOARDS for panel in board.panels()]
@@ -185,9 +187,23 @@ def test_columns_of_tables_are_labels_or_figures_of_their_questions() -> None:
             if "expr" in target:
                 grouped = re.findall(r"\bby \(([^)]*)\)", target["expr"])
                 known |= {label.strip() for labels in grouped for label in labels.split(",")}
+            elif "rawSql" in target:
+                named = re.findall(r"\bas (\w+)", target["rawSql"])
+                assert set(organised["options"]["renameByName"]) == set(named), str(panel)
+                known |= set(named)
             else:
                 known |= {aggregation["field"] for aggregation in target["bucketAggs"]}
         assert set(organised["options"]["renameByName"]) <= known, str(panel)
+
+
+def test_statements_read_statistics_only() -> None:
+    # The user of the data source may read nothing else, and texts of statements may be about customers.
+    statements = [target["rawSql"] for _, target in QUESTIONS if "rawSql" in target]
+    assert statements
+    for statement in statements:
+        assert statement.startswith("select "), statement
+        assert set(re.findall(r"\b(?:from|join) (?!now\b)(\w+)", statement)) <= STATISTICS, statement
+        assert not re.search(r"\bquery\b|;|\$", statement), statement
 
 
 @pytest.mark.parametrize("board", BOARDS, ids=lambda board: board.uid)

@@ -101,7 +101,12 @@ def expected_empty(panel: Panel, letter: str, chosen: Choice) -> dict[str, Any] 
 def selected(panel: Panel, letter: str, chosen: Choice) -> str:
     """Return where a question is and what was chosen."""
     (target,) = [target for target in panel.targets if target["refId"] == letter]
-    return f"{panel}, query {letter}, {dict(chosen) or 'all'}: {target.get('expr') or target.get('query')}"
+    return f"{panel}, query {letter}, {dict(chosen) or 'all'}: {asked(target)}"
+
+
+def asked(target: dict[str, Any]) -> str:
+    """Return the text of a question."""
+    return next(target[key] for key in ("expr", "query", "rawSql") if key in target)
 
 
 def test_grafana_is_well(grafana: Grafana) -> None:
@@ -164,6 +169,23 @@ def test_every_metric_exists(board: Board, secret: dict[str, str]) -> None:
                 if not prometheus_query(f'count(last_over_time({{__name__="{name}"}}[1h]))', password):
                     unknown.add(f"{panel}: nobody has {name}")
     assert not unknown, "\n".join(sorted(unknown))
+
+
+def test_alerts_of_alertmanager_are_there(grafana: Grafana) -> None:
+    # Grafana's server answers no question of a panel to it; its pages of alerts read it through the proxy.
+    found = grafana.document("GET", "/api/datasources/proxy/uid/alertmanager/api/v2/alerts")
+    assert "Watchdog" in {alert["labels"]["alertname"] for alert in found}
+
+
+def test_database_shows_statistics_and_no_table_of_the_bank(grafana: Grafana) -> None:
+    (board,) = [board for board in BOARDS if board.uid == "postgresql"]
+    panel = next(panel for panel in board.panels() if "rawSql" in panel.targets[0])
+    asker = Asker(grafana, board)
+    for statement, is_refused in (("select 1 as one", False), ("select email as name from users", True)):
+        target = panel.targets[0] | {"rawSql": statement}
+        answer = asker.answers(Panel(board.uid, panel.source | {"targets": [target]}, ""))["A"]
+        assert bool(answer.error) == is_refused
+        assert answer.has_data != is_refused
 
 
 def is_stale(entry: dict[str, Any] | None) -> bool:

@@ -286,7 +286,7 @@ def test_wrong_answer_is_no_answer(
     assert 'shipper_up{shipper="filebeat"} 0\n' in written
     assert 'shipper_events_waiting{shipper="filebeat"}' not in written
     assert 'shipper_up{shipper="metricbeat"} 1\n' in written
-    assert capsys.readouterr().err.startswith("<4>filebeat: ")
+    assert capsys.readouterr().err.startswith("<3>filebeat: ")
 
 
 def test_shipper_that_is_down_is_told(run: Callable[..., tuple[int, str]]) -> None:

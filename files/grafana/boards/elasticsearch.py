@@ -2,9 +2,22 @@
 
 from files.grafana import limits
 from files.grafana.board import SITE, Board, Row, instance
-from files.grafana.panels import BYTES, PER_SECOND, SECONDS, SHARE, YES_NO, Column, listing, now, over_time, ranking
+from files.grafana.panels import (
+    BYTES,
+    PER_SECOND,
+    SECONDS,
+    SHARE,
+    UP_DOWN,
+    YES_NO,
+    Column,
+    listing,
+    now,
+    over_time,
+    ranking,
+)
 from files.grafana.queries import Prom
 
+SHIPPED = 'site=~"$site"'
 CHOSEN = 'site=~"$site", instance=~"$instance"'
 STATES = {
     "0": ("green", limits.GOOD),
@@ -150,6 +163,80 @@ BOARD = Board(
             ),
         ),
         Row(
+            "Shippers",
+            (
+                listing(
+                    "Shippers",
+                    "How long the oldest event of each has waited, and how many wait on its host. More than 2 minutes "
+                    "is a P4, 10 minutes a P3.",
+                    {"shipper": "Shipper", "instance": "Host"},
+                    Column(
+                        "Behind",
+                        Prom(f"max by (shipper, instance) (shipper_oldest_event_age_seconds{{{SHIPPED}}})"),
+                        unit=SECONDS,
+                        steps=limits.of_alert("ShipperBehind"),
+                    ),
+                    Column("Wait", Prom(f"sum by (shipper, instance) (shipper_events_waiting{{{SHIPPED}}})")),
+                    Column(
+                        "Queue",
+                        Prom(f"max by (shipper, instance) (shipper_queue_filled_ratio{{{SHIPPED}}})"),
+                        unit=SHARE,
+                        steps=limits.of_alert("ShipperQueueFull", 0.01),
+                    ),
+                    Column("Up", Prom(f"max by (shipper, instance) (shipper_up{{{SHIPPED}}})"), meanings=UP_DOWN),
+                    width=8,
+                    height=9,
+                    sort="Behind",
+                ),
+                over_time(
+                    "How far behind",
+                    "Age of the oldest event that was not sent, of the shipper that is furthest behind of each kind.",
+                    Prom(f"max by (shipper) (shipper_oldest_event_age_seconds{{{SHIPPED}}})", "{{shipper}}"),
+                    unit=SECONDS,
+                    steps=limits.of_alert("ShipperBehind"),
+                    width=8,
+                    height=9,
+                ),
+                over_time(
+                    "Events sent",
+                    "Events each second that the outputs accepted, by kind of shipper.",
+                    Prom(
+                        f"sum by (shipper) (rate(shipper_events_acked_total{{{SHIPPED}}}[$__rate_interval]))",
+                        "{{shipper}}",
+                    ),
+                    unit=PER_SECOND,
+                    stacked=True,
+                    width=8,
+                    height=9,
+                ),
+                over_time(
+                    "Events that failed",
+                    "Events within 10 minutes that an output refused: given up for good, which is a P3, or sent again.",
+                    Prom(
+                        f"sum by (shipper) (increase(shipper_events_dropped_total{{{SHIPPED}}}[10m]))",
+                        "{{shipper}} given up",
+                    ),
+                    Prom(
+                        f"sum by (shipper) (increase(shipper_events_failed_total{{{SHIPPED}}}[10m]))",
+                        "{{shipper}} sent again",
+                    ),
+                    steps=limits.above(1, limits.WARNING),
+                ),
+                over_time(
+                    "Queues of Logstash",
+                    "Share of each queue that is in use, the fullest host. Above 80 % is a P3.",
+                    Prom(
+                        f"max by (pipeline) (logstash_queue_bytes{{{SHIPPED}}} / logstash_queue_max_bytes)",
+                        "{{pipeline}}",
+                    ),
+                    unit=SHARE,
+                    most=1,
+                    steps=limits.of_alert("LogstashQueueFull", 0.01),
+                    empty="No Logstash is used, or its queues are in memory.",
+                ),
+            ),
+        ),
+        Row(
             "Nodes",
             (
                 over_time(
@@ -266,5 +353,5 @@ BOARD = Board(
         ),
     ),
     variables=(SITE, instance("elasticsearch", "Node")),
-    runbooks=("elasticsearch.md", "elasticsearch_cluster.md"),
+    runbooks=("elasticsearch.md", "elasticsearch_cluster.md", "shippers.md"),
 )

@@ -2,11 +2,29 @@
 
 from files.grafana import limits
 from files.grafana.board import SITE, Board, Row, Variable, instance
-from files.grafana.panels import BYTES, PER_SECOND, SECONDS, SHARE, UP_DOWN, now, over_time
-from files.grafana.queries import Prom
+from files.grafana.panels import BYTES, PER_SECOND, SECONDS, SHARE, UP_DOWN, now, over_time, rows
+from files.grafana.queries import Prom, Sql
 
 CHOSEN = 'site=~"$site", instance=~"$instance"'
 OF_DATABASE = f'{CHOSEN}, datname=~"$database"'
+
+# The data source's user may read statistics, and no table of the bank.
+LARGEST = """
+select relname::text as name, pg_total_relation_size(relid) as size, pg_indexes_size(relid) as index_size,
+  n_live_tup as lines, extract(epoch from now() - greatest(last_vacuum, last_autovacuum))::float8 as cleaned
+from pg_stat_user_tables order by size desc limit 10
+"""
+OPEN = """
+select usename::text as name, coalesce(host(client_addr), 'this host') as client, state as state,
+  coalesce(wait_event_type, 'nothing') as waits, extract(epoch from now() - xact_start)::float8 as age
+from pg_stat_activity where xact_start is not null and pid <> pg_backend_pid() and backend_type = 'client backend'
+order by xact_start limit 10
+"""
+UNUSED = """
+select s.indexrelname::text as name, s.relname::text as of_table, pg_relation_size(s.indexrelid) as size
+from pg_stat_user_indexes s join pg_index i on i.indexrelid = s.indexrelid
+where s.idx_scan = 0 and not i.indisunique order by size desc limit 10
+"""
 
 BOARD = Board(
     "postgresql",
@@ -177,6 +195,47 @@ BOARD = Board(
                     Prom(f"pg_wal_size_bytes{{{CHOSEN}}}", "{{instance}}"),
                     unit=BYTES,
                     width=8,
+                ),
+            ),
+        ),
+        Row(
+            "Asked of the bank's database itself",
+            (
+                rows(
+                    "Largest tables",
+                    "The ten largest tables of the bank with their indexes, about how many rows they have, and when "
+                    "they were last cleaned.",
+                    Sql(LARGEST),
+                    {
+                        "name": "Table",
+                        "size": "Size",
+                        "index_size": "Of it indexes",
+                        "lines": "Rows",
+                        "cleaned": "Cleaned",
+                    },
+                    units={"Size": BYTES, "Of it indexes": BYTES, "Cleaned": SECONDS},
+                    empty="The bank has no table yet.",
+                    width=10,
+                ),
+                rows(
+                    "Oldest transactions",
+                    "Transactions that are open now, the oldest first, without the dashboard's own. What they do is "
+                    "not shown, because it may be about customers.",
+                    Sql(OPEN),
+                    {"name": "User", "client": "From", "state": "State", "waits": "Waits for", "age": "Open for"},
+                    units={"Open for": SECONDS},
+                    empty="No transaction is open.",
+                    width=7,
+                ),
+                rows(
+                    "Indexes that nobody used",
+                    "The ten largest indexes of the bank that no query has used since the statistics began; those that "
+                    "keep rows apart are left out. They cost time at every change.",
+                    Sql(UNUSED),
+                    {"name": "Index", "of_table": "Table", "size": "Size"},
+                    units={"Size": BYTES},
+                    empty="Every index was used.",
+                    width=7,
                 ),
             ),
         ),

@@ -203,7 +203,7 @@ class Shipper:
 
     @classmethod
     def parse(cls, text: str) -> Shipper:
-        """Return the shipper that an argument like beat:filebeat:5066 names.
+        """Return the shipper that an argument of the form KIND:NAME:PORT names.
 
         Raises:
             argparse.ArgumentTypeError: it names none.
@@ -243,7 +243,7 @@ class Shipper:
             found = list(KINDS[self.kind][1](self.name, self.ask(), memories, now))
         except ShipperError as error:
             # The first word is a level of syslog, which systemd reads.
-            print(f"<4>{self.name}: {error}", file=sys.stderr)
+            print(f"<3>{self.name}: {error}", file=sys.stderr)
             return [("shipper_up", up, 0.0)]
         return [("shipper_up", up, 1.0), *found]
 
