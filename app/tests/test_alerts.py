@@ -2,6 +2,7 @@
 
 import copy
 import json
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from sqlalchemy import text
@@ -90,6 +91,49 @@ def test_alert_opens_and_closes_once(watched, engine, clean):
     assert {found.severity for found in alerts.list_of(engine, status=alerts.RESOLVED)} == {"p1", "other"}
     assert len(alerts.list_of(engine, status=alerts.RESOLVED, before=found.starts_at)) == 0
     assert CANARY not in browser(watched).get("/metrics").get_data(as_text=True)
+
+
+def measured(app, name, severity):
+    """Return how many times of a kind were measured, and their sum."""
+    page = browser(app).get("/metrics").get_data(as_text=True)
+    return tuple(
+        float(page.split(f'bank_alert_{name}_seconds_{part}{{severity="{severity}"}}')[1].split()[0])
+        for part in ("count", "sum")
+    )
+
+
+def test_times_of_an_alert_are_measured_once(watched, owner, clean):
+    with owner.connect() as connection:
+        now = connection.execute(text("SELECT now()")).scalar_one()
+    starts = now - timedelta(seconds=40)
+    told, lasted = measured(watched, "told", "p2"), measured(watched, "lasted", "p2")
+    changes = {"startsAt": starts.isoformat(), "labels": {"alertname": "X", "severity": "p2"}}
+    send(watched, notice(**changes))
+    send(watched, notice(**changes))  # sent again
+    count, total = measured(watched, "told", "p2")
+    assert count == told[0] + 1
+    assert 40 <= total - told[1] < 70
+    assert measured(watched, "lasted", "p2") == lasted
+
+    ended = {**changes, "status": "resolved", "endsAt": (starts + timedelta(seconds=300)).isoformat()}
+    send(watched, notice(**ended))
+    send(watched, notice(**ended))
+    assert measured(watched, "told", "p2") == (count, total)
+    assert measured(watched, "lasted", "p2") == (lasted[0] + 1, pytest.approx(lasted[1] + 300))
+
+
+def test_alert_of_which_only_the_end_is_heard_tells_nothing_about_the_way(watched, clean):
+    told, lasted = measured(watched, "told", "p4"), measured(watched, "lasted", "p4")
+    changes = {"status": "resolved", "fingerprint": "late", "labels": {"severity": "p4"}}
+    send(watched, notice(**changes, endsAt="2026-11-20T10:01:00.123456789Z"))
+    assert measured(watched, "told", "p4") == told
+    assert measured(watched, "lasted", "p4") == (lasted[0] + 1, pytest.approx(lasted[1] + 60))
+    # A clock that is ahead, and an end without a time.
+    ahead = (datetime.now(UTC) + timedelta(hours=1)).isoformat()
+    send(watched, notice(fingerprint="ahead", startsAt=ahead, labels={"severity": "p4"}))
+    assert measured(watched, "told", "p4") == (told[0] + 1, told[1])
+    send(watched, notice(fingerprint="endless", status="resolved", labels={"severity": "p4"}))
+    assert measured(watched, "lasted", "p4")[0] == lasted[0] + 1
 
 
 @pytest.mark.parametrize("secret", ["", "wrong", SECRET[:-1], SECRET + "x", "é" * 50])

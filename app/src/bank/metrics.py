@@ -101,6 +101,21 @@ RATE_LIMITED = Counter("bank_rate_limited_total", "Requests refused because ther
 ALERTS = Counter(
     "bank_alert_webhook_received_total", "Alerts that monitoring told the bank about.", ("severity", "status")
 )
+ALERT_TOLD_SECONDS = Histogram(
+    "bank_alert_told_seconds",
+    "Time from when the rule of an alert began to fire, which is after the time that the rule itself waits, until the "
+    "bank was told for the first time. What passed between the fault and that moment is not in it, nor are alerts of "
+    "which only the end was told.",
+    ("severity",),
+    buckets=(1, 5, 10, 15, 30, 60, 120, 300, 900, 3600),
+)
+ALERT_LASTED_SECONDS = Histogram(
+    "bank_alert_lasted_seconds",
+    "Time from when the rule of an alert began to fire until it no longer did, of alerts whose end the bank was told. "
+    "What passed between the fault and the first moment is not in it.",
+    ("severity",),
+    buckets=(60, 300, 900, 1800, 3600, 7200, 14400, 43200, 86400, 259200),
+)
 LOG_LINES_DROPPED = Counter("bank_log_lines_dropped_total", "Log lines that could not be written.")
 BUILD_INFO = Gauge(
     "bank_build_info", "Always 1; the labels tell what runs.", ("version", "python"), multiprocess_mode="max"
@@ -120,6 +135,8 @@ def initialise(*, pool_size: int, threads: int) -> None:
     for severity in ALERT_SEVERITIES:
         for state in ALERT_STATES:
             ALERTS.labels(severity, state)
+        ALERT_TOLD_SECONDS.labels(severity)
+        ALERT_LASTED_SECONDS.labels(severity)
     for result in ("replayed", "conflict"):
         REPLAYS.labels(result)
     _initialise_fraud()

@@ -10,6 +10,13 @@ EVALUATION_SECONDS = 15
 COLOURS = {severity.upper(): colour for severity, (_, colour) in SEVERITIES.items()}
 FIRING = 'ALERTS{alertstate="firing", alertname!="Watchdog", site=~"$site"}'
 
+
+def mean(histogram: str) -> str:
+    """Return the mean of a histogram in the time shown, by severity."""
+    summed = 'sum by (severity) (increase({}_{}{{site=~"$site"}}[$__range]))'
+    return f"{summed.format(histogram, 'sum')} / ({summed.format(histogram, 'count')} > 0)"
+
+
 BOARD = Board(
     "alerts",
     "Alerts and incidents",
@@ -112,6 +119,38 @@ BOARD = Board(
                     ),
                     unit=SECONDS,
                     empty="No alert fired in this time.",
+                ),
+            ),
+        ),
+        Row(
+            "How long it took",
+            (
+                ranking(
+                    "Until the bank was told",
+                    "Mean time in this time from when the rule of an alert began to fire until the bank's list had it. "
+                    "What a rule waits before it fires, and what passed before that, is not in it.",
+                    Prom(mean("bank_alert_told_seconds"), "{{severity}}"),
+                    unit=SECONDS,
+                    empty="The bank was told of no alert in this time.",
+                ),
+                over_time(
+                    "Told within",
+                    "Nine of ten alerts within an hour were in the bank's list so long after their rule began to fire.",
+                    Prom(
+                        "histogram_quantile(0.9, sum by (severity, le) "
+                        '(increase(bank_alert_told_seconds_bucket{site=~"$site"}[1h])) > 0)',
+                        "{{severity}}",
+                    ),
+                    unit=SECONDS,
+                    empty="The bank was told of no alert in this time.",
+                ),
+                ranking(
+                    "Until it was over",
+                    "Mean time in this time that alerts fired whose end the bank was told.",
+                    Prom(mean("bank_alert_lasted_seconds"), "{{severity}}"),
+                    unit=SECONDS,
+                    empty="No alert ended in this time.",
+                    width=4,
                 ),
             ),
         ),

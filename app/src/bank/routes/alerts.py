@@ -103,6 +103,10 @@ def receive(body: Notification) -> Reply:
     recorded = alerts.record(resources().engine, notices)
     for notice in notices:
         metrics.ALERTS.labels(notice.severity, notice.status).inc()
+    for one in recorded.told:
+        metrics.ALERT_TOLD_SECONDS.labels(one.severity).observe(one.seconds)
+    for one in recorded.lasted:
+        metrics.ALERT_LASTED_SECONDS.labels(one.severity).observe(one.seconds)
     logger.info(
         "alerts received",
         **{

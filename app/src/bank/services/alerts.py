@@ -58,11 +58,25 @@ class AlertView:
 
 
 @dataclass(frozen=True)
+class Measured:
+    """A length of time that one alert took."""
+
+    severity: str
+    seconds: float
+
+
+@dataclass(frozen=True)
 class Recorded:
-    """How many alerts were new, and how many ended."""
+    """How many alerts were new, and how many ended.
+
+    ``told`` has, for each that was heard of while it fired, the time from when its rule began to fire until the bank
+    wrote it down, by the clock of the database; ``lasted`` how long each that ended had fired, as monitoring says.
+    """
 
     opened: int
     closed: int
+    told: tuple[Measured, ...] = ()
+    lasted: tuple[Measured, ...] = ()
 
 
 def record(engine: Engine, notices: Sequence[Notice]) -> Recorded:
@@ -75,6 +89,7 @@ def record(engine: Engine, notices: Sequence[Notice]) -> Recorded:
 
 def _write(connection: Connection, notices: Sequence[Notice]) -> Recorded:
     opened = closed = 0
+    told, lasted = [], []
     for notice in notices:
         ended = notice.status == RESOLVED
         statement = upsert(Alert).values(
@@ -99,13 +114,19 @@ def _write(connection: Connection, notices: Sequence[Notice]) -> Recorded:
                     "closed_at": new.closed_at,
                 },
                 where=(Alert.status == FIRING) & (new.status == RESOLVED),
-            ).returning(case((Alert.status == RESOLVED, 1), else_=0))
-        ).scalar_one_or_none()
+            ).returning(case((Alert.status == RESOLVED, 1), else_=0), Alert.received_at)
+        ).one_or_none()
         if row is None:
             continue
+        is_closed, received_at = row
         opened += not ended
-        closed += row
-    return Recorded(opened, closed)
+        closed += is_closed
+        if not ended:
+            # The clocks of two hosts differ a little.
+            told.append(Measured(notice.severity, max(0.0, (received_at - notice.starts_at).total_seconds())))
+        elif notice.ends_at is not None:
+            lasted.append(Measured(notice.severity, max(0.0, (notice.ends_at - notice.starts_at).total_seconds())))
+    return Recorded(opened, closed, tuple(told), tuple(lasted))
 
 
 def list_of(
