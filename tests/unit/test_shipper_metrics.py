@@ -45,7 +45,15 @@ BEAT: dict[str, Any] = {
             "write": {"errors": 4},
         },
         "pipeline": {
-            "events": {"active": 57, "dropped": 5, "failed": 0, "filtered": 7, "published": 960, "total": 967},
+            "events": {
+                "active": 57,
+                "dropped": 5,
+                "failed": 0,
+                "filtered": 7,
+                "published": 960,
+                "retry": 11,
+                "total": 967,
+            },
             "queue": {"acked": 903, "filled": {"pct": {"events": 0.0178}}, "max_events": 3200},
         },
     },
@@ -106,6 +114,7 @@ def test_figures_of_a_beat() -> None:
     assert of(samples, "shipper_events_published_total") == 960
     assert of(samples, "shipper_events_acked_total") == 900
     assert of(samples, "shipper_events_failed_total") == 40
+    assert of(samples, "shipper_events_retried_total") == 11
     assert of(samples, "shipper_events_dropped_total") == 8
     assert of(samples, "shipper_events_waiting") == 57
     assert of(samples, "shipper_output_errors_total") == 7

@@ -211,14 +211,14 @@ BOARD = Board(
                 ),
                 over_time(
                     "Events that failed",
-                    "Events within 10 minutes that an output refused: given up for good, which is a P3, or sent again.",
+                    "Events within 10 minutes that were given up, which is a P3, or tried again.",
                     Prom(
                         f"sum by (shipper) (increase(shipper_events_dropped_total{{{SHIPPED}}}[10m]))",
                         "{{shipper}} given up",
                     ),
                     Prom(
-                        f"sum by (shipper) (increase(shipper_events_failed_total{{{SHIPPED}}}[10m]))",
-                        "{{shipper}} sent again",
+                        f"sum by (shipper) (increase(shipper_events_retried_total{{{SHIPPED}}}[10m]))",
+                        "{{shipper}} tried again",
                     ),
                     steps=limits.above(1, limits.WARNING),
                 ),

@@ -32,6 +32,7 @@ HELP = {
     "shipper_events_published_total": ("counter", "Events that a shipper took in since its start."),
     "shipper_events_acked_total": ("counter", "Events that the output accepted since its start."),
     "shipper_events_failed_total": ("counter", "Events that the output did not accept and that are sent again."),
+    "shipper_events_retried_total": ("counter", "Events given to the output again, also when it was not reached."),
     "shipper_events_dropped_total": ("counter", "Events that were given up: refused for good, or tried too often."),
     "shipper_events_waiting": ("gauge", "Events that were taken in and neither accepted by the output nor given up."),
     "shipper_oldest_event_age_seconds": (
@@ -135,6 +136,7 @@ def beat_samples(name: str, answer: dict[str, Any], memories: Memories, now: flo
     yield "shipper_events_published_total", labels, published
     yield "shipper_events_acked_total", labels, acked
     yield "shipper_events_failed_total", labels, needed(answer, f"{output}failed")
+    yield "shipper_events_retried_total", labels, figure(answer, f"{pipeline}events.retry") or 0
     yield "shipper_events_dropped_total", labels, sum(figure(answer, path) or 0 for path in given_up)
     yield "shipper_events_waiting", labels, waiting
     age = oldest_age(memories.setdefault(name, Memory()), now, uptime, published, waiting)
