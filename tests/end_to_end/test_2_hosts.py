@@ -1,10 +1,13 @@
 """What an operator relies on: nothing to do means nothing done, ports open only to those who need them, restarts."""
 
 import time
+from pathlib import Path
 
 import pytest
 import requests
+import yaml
 
+from lab import hosts
 from tests.site_client import AUTHORITY_CERTIFICATE, BANK, run_playbook
 
 from .conftest import Execute, prometheus_query, wait_until
@@ -17,6 +20,18 @@ def test_a_second_run_changes_nothing() -> None:
     run = run_playbook("site.yml", "--diff")
     assert not run.failed, run.output[-4000:]
     assert run.changed and set(run.changed.values()) == {0}, {host: run.changed_tasks(host) for host in run.changed}
+
+
+def test_a_task_reaches_the_host_that_it_is_delegated_to(lab_hosts: dict[str, hosts.Host], tmp_path: Path) -> None:
+    # Draining an instance is such a task, and so is what a run with --limit learns of the hosts outside.
+    first, *others = sorted(lab_hosts)
+    ask = {"ansible.builtin.command": "hostname", "delegate_to": "{{ item }}", "loop": others, "changed_when": False}
+    tell = {"ansible.builtin.debug": {"msg": "at {{ asked.results | map(attribute='stdout') | join(' ') }} end"}}
+    play = [{"hosts": first, "gather_facts": False, "tasks": [ask | {"register": "asked"}, tell]}]
+    (tmp_path / "delegate.yml").write_text(yaml.safe_dump(play), encoding="utf-8")
+    run = run_playbook(str(tmp_path / "delegate.yml"))
+    assert not run.failed, run.output
+    assert f"at {' '.join(others)} end" in run.output
 
 
 def test_check_mode_finds_nothing_to_do() -> None:
