@@ -19,6 +19,7 @@ PRODUCTS = {
     "haproxy": ("haproxy",),
     "chrony": ("chrony",),
     "socat": ("socat",),
+    "pgbackrest": ("pgbackrest",),
 }
 
 

@@ -1,0 +1,1 @@
+"""Backs PostgreSQL up with pgBackRest, tries the restore, and tells Prometheus what came of it."""
