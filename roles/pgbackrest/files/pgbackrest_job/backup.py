@@ -30,7 +30,7 @@ def take(settings: Settings, key: int) -> Backup:
         JobError: it failed, or pages of the database are damaged.
     """
     kind = look(settings, key).due(time.time(), settings.full_days)
-    pgbackrest(settings.stanza, "backup", f"--repo={key}", f"--type={kind}", seconds=settings.backup_seconds, echo=True)
+    pgbackrest(settings.stanza, "backup", f"--repo={key}", f"--type={kind}", seconds=settings.backup_seconds)
     newest = look(settings, key).newest
     if newest is None:
         raise JobError(f"repository {key} holds no backup, although pgBackRest took one")

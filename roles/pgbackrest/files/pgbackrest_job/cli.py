@@ -7,12 +7,12 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from pgbackrest_job import archive, backup, restore_test
+from pgbackrest_job import archive, backup, recovery, restore_test
 from pgbackrest_job.repository import NO_BACKUP, NO_DATA, NO_FOLDER, SOUND, parse
 from pgbackrest_job.settings import JobError, Settings, load
-from pgbackrest_job.tools import PGBACKREST, pgbackrest, run
+from pgbackrest_job.tools import PGBACKREST, call, pgbackrest
 
-JOBS = {"backup": backup.run, "restore-test": restore_test.run, "archive": archive.run}
+JOBS = {"backup": backup.run, "restore-test": restore_test.run, "archive": archive.run, "await": recovery.run}
 
 
 def prepare(settings: Settings) -> bool:
@@ -34,18 +34,18 @@ def validate(candidate: Path, stanza: str, keys: Sequence[int]) -> bool:
     Raises:
         JobError: an option of it means nothing, or what is in a repository cannot be read with it.
     """
-    words = (PGBACKREST, f"--config={candidate}", f"--stanza={stanza}", "--log-level-stderr=off")
-    # With a log level that shows warnings: an option that it does not know is no error to it.
-    shown = run((*words, "--log-level-console=warn", "version"), 60)
-    if "WARN" in shown:
-        raise JobError(" ".join(shown.split("WARN: ", 1)[1].splitlines()[0].split()))
+    words = (PGBACKREST, f"--config={candidate}", f"--stanza={stanza}", "--log-level-console=off")
     for key in keys:
-        answer = run((*words, "--log-level-console=off", "info", "--output=json", f"--repo={key}"), 120)
-        found = parse(answer, stanza, key)
+        answer = call((*words, "--log-level-stderr=warn", "info", "--output=json", f"--repo={key}"), 120)
+        # An option that it does not know is no error to it.
+        if "WARN: " in answer.stderr:
+            raise JobError(answer.stderr.split("WARN: ", 1)[1].splitlines()[0])
+        found = parse(answer.stdout, stanza, key)
         if found.code not in (SOUND, NO_FOLDER, NO_BACKUP, NO_DATA):
             raise JobError(
-                f"repository {key} cannot be read ({found.message}): was vault_pgbackrest_cipher_passphrase changed? "
-                "What is in a repository opens with the passphrase that it was made with alone"
+                f"repository {key} cannot be read ({found.message.splitlines()[0]}): was "
+                "vault_pgbackrest_cipher_passphrase changed? What is in a repository opens with the passphrase alone that "
+                "it was made with"
             )
     return True
 

@@ -16,8 +16,7 @@ from pathlib import Path
 from pgbackrest_job.backup import look
 from pgbackrest_job.figures import RestoreFigures, Store
 from pgbackrest_job.settings import Check, JobError, Settings
-from pgbackrest_job.tools import ask, pgbackrest
-from pgbackrest_job.tools import run as call
+from pgbackrest_job.tools import ask, call, pgbackrest
 
 # Left over after the restore, for the log that is replayed and for whatever else lives on that disk.
 RESERVE = 512 * 1024**2
@@ -139,7 +138,6 @@ def prove(settings: Settings, key: int) -> float:
         f"--tablespace-map-all={settings.scratch / 'tablespaces'}",
         "--archive-mode=off",
         seconds=settings.restore_seconds,
-        echo=True,
     )
     with server(settings, data):
         taken = time.monotonic() - begun

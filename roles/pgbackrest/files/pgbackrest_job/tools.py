@@ -1,4 +1,4 @@
-"""Runs pgBackRest and psql, and turns what they complain about into one sentence."""
+"""Runs programs, and turns what they complain about into one sentence."""
 
 from __future__ import annotations
 
@@ -27,36 +27,43 @@ def reason(text: str) -> str:
     return " ".join(words.split())
 
 
-def run(command: Sequence[str], seconds: int, *, echo: bool = False) -> str:
-    """Run a program and return its standard output; with ``echo`` its messages go to the journal, too.
+def call(command: Sequence[str], seconds: int) -> subprocess.CompletedProcess[str]:
+    """Run a program, and return what it wrote.
 
     Raises:
         JobError: it cannot be started, takes too long or fails; the text is its own reason.
     """
     name = Path(command[0]).name
     try:
+        # What a wrong passphrase makes of a file is no text in any encoding.
         done = subprocess.run(
-            command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=seconds, check=False
+            command,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",
+            timeout=seconds,
+            check=False,
         )
     except OSError as error:
         raise JobError(f"{name} cannot be started: {error}") from error
     except subprocess.TimeoutExpired as error:
         raise JobError(f"{name} did not end within {seconds} seconds and was killed") from error
-    if echo:
-        sys.stderr.write(done.stderr)
     if done.returncode:
         raise JobError(f"{name} failed with code {done.returncode}: {reason(done.stderr or done.stdout)}")
-    return done.stdout
+    return done
 
 
-def pgbackrest(stanza: str, *words: str, seconds: int, echo: bool = False) -> str:
-    """Run pgBackRest for a stanza; it reads its own configuration, which holds the passphrase.
+def pgbackrest(stanza: str, *words: str, seconds: int) -> str:
+    """Run pgBackRest for a stanza, and show what it warns of; it finds its own configuration, with the passphrase.
 
     Raises:
         JobError: it failed.
     """
-    levels = ("--log-level-console=off", f"--log-level-stderr={'warn' if echo else 'error'}")
-    return run((PGBACKREST, f"--stanza={stanza}", *levels, *words), seconds, echo=echo)
+    levels = ("--log-level-console=off", "--log-level-stderr=warn")
+    done = call((PGBACKREST, f"--stanza={stanza}", *levels, *words), seconds)
+    sys.stderr.write(done.stderr)
+    return done.stdout
 
 
 def ask(socket: str, port: int, query: str, database: str = "postgres", seconds: int = 60) -> str:
@@ -67,4 +74,4 @@ def ask(socket: str, port: int, query: str, database: str = "postgres", seconds:
     """
     access = (f"--host={socket}", f"--port={port}", f"--dbname={database}")
     options = ("--no-psqlrc", "--no-align", "--tuples-only", "--no-password", "--set=ON_ERROR_STOP=1")
-    return run((PSQL, *access, *options, f"--command={query}"), seconds).strip()
+    return call((PSQL, *access, *options, f"--command={query}"), seconds).stdout.strip()
