@@ -60,8 +60,8 @@ def test_alerts_link_the_dashboards_that_there_are() -> None:
     uids = [board.uid for board in BOARDS]
     assert len(uids) == len(set(uids)) == len({board.title for board in BOARDS})
     assert linked <= set(uids)
-    # These two show what no alert is about: money that could be lost, and how it goes on.
-    assert set(uids) - linked == {"backup", "capacity"}
+    # It shows what no alert is about: how it goes on.
+    assert set(uids) - linked == {"capacity"}
     assert {board.source["uid"] for board in BOARDS} == {path.stem for path in FOLDER.iterdir()}
 
 

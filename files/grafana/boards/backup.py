@@ -5,14 +5,7 @@ from files.grafana.board import Board, Row
 from files.grafana.panels import BYTES, SECONDS, Column, listing, now, over_time
 from files.grafana.queries import Prom
 
-# The bank may lose half an hour, and must be back within one; an hour and four hours are the hard limits.
-RPO, RPO_LIMIT = 30 * 60, 60 * 60
-RTO, RTO_LIMIT = 60 * 60, 4 * 60 * 60
-AGE = ((None, limits.GOOD), (RPO, limits.BAD), (RPO_LIMIT, limits.WORST))
-RETURN = ((None, limits.GOOD), (RTO, limits.BAD), (RTO_LIMIT, limits.WORST))
-WEEK = 7 * 86400
 SNAPSHOT = 'last_over_time(elasticsearch_snapshot_last_success_timestamp_seconds{site=~"$site"}[2d])'
-# Shown until a backup of PostgreSQL tells its figures.
 WAITING = "No backup of PostgreSQL tells its figures yet."
 
 BOARD = Board(
@@ -33,26 +26,26 @@ BOARD = Board(
                 ),
                 now(
                     "Would be lost",
-                    "Age of the last good backup: above 30 minutes is a P1, above an hour breaks the hard limit.",
+                    "Age of the last good backup: above 30 minutes is a P2, above an hour, the hard limit, a P1.",
                     Prom('time() - max(pg_backup_last_success_timestamp_seconds{site=~"$site"})'),
                     unit=SECONDS,
-                    steps=AGE,
+                    steps=limits.of_alert("PgBackupTooOld"),
                     empty=WAITING,
                 ),
                 now(
                     "Age of the archived log",
-                    "Age of the write-ahead log that was archived last: what is younger would be lost.",
+                    "Age of the oldest change that may not be in the archive yet: above 30 minutes is a P1.",
                     Prom('max(pg_wal_archive_age_seconds{site=~"$site"})'),
                     unit=SECONDS,
-                    steps=AGE,
+                    steps=limits.of_alert("PgWalArchiveLate"),
                     empty=WAITING,
                 ),
                 now(
                     "A return takes",
-                    "Time of the last restore that was tried: 60 minutes are allowed.",
+                    "Time of the last trial that worked, until PostgreSQL answered: 60 minutes are allowed.",
                     Prom('max(pg_restore_duration_seconds{site=~"$site"})'),
                     unit=SECONDS,
-                    steps=RETURN,
+                    steps=limits.of_alert("PgRestoreTooSlow"),
                     empty=WAITING,
                 ),
                 now(
@@ -60,7 +53,7 @@ BOARD = Board(
                     "How long ago a backup was last proven by restoring it. Above 7 days is a P3.",
                     Prom('time() - max(pg_restore_test_last_success_timestamp_seconds{site=~"$site"})'),
                     unit=SECONDS,
-                    steps=limits.above(WEEK, limits.WARNING),
+                    steps=limits.of_alert("PgRestoreNotTested"),
                     empty=WAITING,
                 ),
                 now(
@@ -72,13 +65,13 @@ BOARD = Board(
                 ),
                 over_time(
                     "Age of the last good backup",
-                    "It should never pass 30 minutes.",
+                    "A saw with a tooth every half hour is sound.",
                     Prom(
                         'time() - max by (instance) (pg_backup_last_success_timestamp_seconds{site=~"$site"})',
                         "{{instance}}",
                     ),
                     unit=SECONDS,
-                    steps=AGE,
+                    steps=limits.of_alert("PgBackupTooOld"),
                     empty=WAITING,
                     width=8,
                 ),
@@ -180,10 +173,20 @@ BOARD = Board(
             ),
         ),
     ),
-    runbooks=("elasticsearch.md", "redis.md", "postgresql.md"),
+    runbooks=("pgbackrest.md", "elasticsearch.md", "redis.md", "postgresql.md"),
     since="now-24h",
     refresh="1m",
     alerts=(
+        "PgBackupFailed",
+        "PgBackupFiguresMissing",
+        "PgBackupSizeSuspicious",
+        "PgBackupTooOld",
+        "PgRestoreNotTested",
+        "PgRestoreTestFailed",
+        "PgRestoreTooSlow",
+        "PgWalArchiveFailing",
+        "PgWalArchiveFiguresOld",
+        "PgWalArchiveLate",
         "ElasticsearchSnapshotStale",
         "ElasticsearchMaintenanceFailing",
         "ElasticsearchMaintenanceSilent",

@@ -44,8 +44,8 @@ def validate(candidate: Path, stanza: str, keys: Sequence[int]) -> bool:
         if found.code not in (SOUND, NO_FOLDER, NO_BACKUP, NO_DATA):
             raise JobError(
                 f"repository {key} cannot be read ({found.message.splitlines()[0]}): was "
-                "vault_pgbackrest_cipher_passphrase changed? What is in a repository opens with the passphrase alone that "
-                "it was made with"
+                "vault_pgbackrest_cipher_passphrase changed? What is in a repository opens with the passphrase that it "
+                "was made with alone"
             )
     return True
 
