@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -100,6 +101,31 @@ def test_role_that_left_is_removed_and_what_it_owned_is_kept(
     assert sql(server, "SELECT tableowner FROM pg_tables WHERE tablename = 'kept'", "guests") == "postgres"
     assert sql(server, "SELECT count(*) FROM pg_hba_file_rules WHERE address = '192.0.2.0'") == "0"
     assert sql(server, "SHOW work_mem") != "5MB"
+
+
+def test_archive_is_switched_on_by_a_restart_and_gets_the_log(
+    server: Host, changed: dict[str, str], apply: Apply
+) -> None:
+    before = process(server)
+    answer = apply(
+        postgresql_archive_command="cp %p /srv/archive/%f",
+        postgresql_archive_seconds=60,
+        postgresql_writable_paths=["/srv/archive"],
+    )
+    assert not answer.failed, answer.output
+    assert process(server) != before
+    assert server.check_output("stat --format='%U %a' /srv/archive") == "postgres 750"
+    assert sql(
+        server, "SELECT string_agg(setting, ' ' ORDER BY name) FROM pg_settings WHERE name ~ '^archive_(m|t)'"
+    ) == ("on 60")
+    segment = sql(server, "SELECT pg_walfile_name(pg_switch_wal())")
+    deadline = time.monotonic() + 20
+    while not server.file(f"/srv/archive/{segment}").exists:
+        assert time.monotonic() < deadline, "the segment did not come to the archive"
+        time.sleep(0.2)
+    answer = apply()
+    assert not answer.failed, answer.output
+    assert sql(server, "SHOW archive_mode") == "off"
 
 
 def test_second_primary_is_refused_before_anything_changes(apply: Apply) -> None:

@@ -57,7 +57,8 @@ def parse(text: str, stanza: str, key: int) -> Repository:
         JobError: it is not what pgBackRest writes.
     """
     try:
-        found = next((entry for entry in json.loads(text) if entry["name"] == stanza), None)
+        # A message may quote what a wrong passphrase makes of a file, byte by byte.
+        found = next((entry for entry in json.loads(text, strict=False) if entry["name"] == stanza), None)
         if found is None:
             return Repository(NO_FOLDER, "missing stanza path", ())
         state = next((repo["status"] for repo in found.get("repo", []) if repo["key"] == key), found["status"])
