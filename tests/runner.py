@@ -41,6 +41,7 @@ LONGEST_FIRST = (
     "molecule logstash",
     "molecule kibana",
     "molecule postgresql",
+    "molecule pgbackrest",
     "molecule prometheus",
 )
 
