@@ -4,6 +4,7 @@ import json
 import os
 import re
 import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -12,6 +13,8 @@ import pytest
 import yaml
 
 PROJECT = Path(__file__).parents[1]
+# What several scenarios share lies beside this file, wherever pytest was started.
+sys.path.insert(0, str(Path(__file__).parent))
 # Their assertions tell what they saw, as those of tests do.
 pytest.register_assert_rewrite("lines", "monitoring")
 SECRETS = PROJECT / ".lab/molecule-secrets.yml"
