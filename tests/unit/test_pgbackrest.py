@@ -275,7 +275,13 @@ def test_restore_is_proven_in_every_repository_and_cleared_away(
 ) -> None:
     known = job(tmp_path, scratch=str(tmp_path / "scratch"))
     (tmp_path / "scratch/left/over").mkdir(parents=True)
-    monkeypatch.setattr(restore_test, "prove", lambda _, key: {1: 7.0, 2: 9.0}[key])
+
+    def prove(where: Settings, key: int) -> float:
+        assert list(where.scratch.iterdir()) == []
+        (where.scratch / "data").mkdir()
+        return {1: 7.0, 2: 9.0}[key]
+
+    monkeypatch.setattr(restore_test, "prove", prove)
     monkeypatch.chdir(tmp_path)
     assert restore_test.run(known)
     found = told(tmp_path, "restore")
