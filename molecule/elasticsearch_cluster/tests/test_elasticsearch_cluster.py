@@ -67,6 +67,14 @@ class Store:
         assert problem
         raise problem
 
+    def green(self) -> dict[str, Any]:
+        """Wait until the cluster is green, and return its health."""
+        # The cluster itself waits a minute for a node that is gone before it makes new copies.
+        deadline = time.monotonic() + 120
+        while (health := self.ask("GET", "/_cluster/health"))["status"] != "green" and time.monotonic() < deadline:
+            time.sleep(0.5)
+        return health
+
 
 @pytest.fixture(scope="session")
 def hosts() -> dict[str, Host]:
@@ -147,7 +155,7 @@ def test_first_masters_are_gone_everywhere(hosts: dict[str, Host]) -> None:
 
 def test_indices_have_a_copy_on_another_node(store: Store) -> None:
     store.ask("PUT", f"/{INDEX}/_create/copy?refresh=true", {"message": "copied"})
-    store.ask("GET", "/_cluster/health?wait_for_status=green&timeout=30s")
+    store.green()
     shards = [shard for shard in store.ask("GET", "/_cat/shards?format=json") if shard["index"] == INDEX]
     assert len(shards) == 2
     assert len({shard["node"] for shard in shards}) == 2
@@ -206,7 +214,7 @@ def test_filebeat_goes_on_with_two_nodes_and_takes_the_third_back(
     assert count(search, run)[0] < LINES, "the program still writes"
     assert_all_arrive(search, run, seconds=90)
     print(f"{arrived - stored} lines arrived without {away} by {meanwhile}; it had its part again after {back:.1f} s")
-    store.ask("GET", "/_cluster/health?wait_for_status=green&timeout=60s")
+    assert store.green()["status"] == "green"
 
 
 class Writer(Companion):
@@ -487,7 +495,8 @@ def test_node_that_lost_its_data_joins_again(hosts: dict[str, Host], store: Stor
     answer = apply(elasticsearch_settings=changed)
     assert not answer.failed, answer.output
     assert clusters(store) == cluster
-    assert store.ask("GET", "/_cluster/health?wait_for_status=green&timeout=60s")["number_of_nodes"] == 3
+    health = store.green()
+    assert (health["status"], health["number_of_nodes"]) == ("green", 3)
 
 
 def test_data_of_different_clusters_are_refused(hosts: dict[str, Host], apply: Apply) -> None:
@@ -511,7 +520,7 @@ def test_node_that_leaves_is_emptied_first(hosts: dict[str, Host], store: Store,
     answer = apply(PROJECT / "playbooks/decommission.yml", decommission_host=leaving)
     assert not answer.failed, answer.output
     # Replicas that the cluster makes again have their place on the nodes that stay.
-    health = store.ask("GET", "/_cluster/health?wait_for_status=green&timeout=60s")
+    health = store.green()
     assert (health["status"], health["number_of_nodes"]) == ("green", 2)
     assert store.ask("POST", f"/{INDEX}/_count", query)["count"] == before
     assert not hosts[leaving].service("elasticsearch").is_running
