@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterator
+from datetime import datetime
 from typing import Any
 
 import pytest
@@ -32,6 +33,10 @@ def test_a_bank_that_is_down_is_one_page_and_its_return_another(
     def told(status: str) -> list[dict[str, Any]]:
         return [entry for entry in pages(begun) if entry["body"]["status"] == status]
 
+    def new(entry: dict[str, Any]) -> bool:
+        # What was wrong before, such as a backup that fell due during a restart, is told to the new pager, too.
+        return any(datetime.fromisoformat(alert["startsAt"]).timestamp() >= begun for alert in entry["body"]["alerts"])
+
     begun = time.time()
     try:
         for name in instances:
@@ -41,7 +46,7 @@ def test_a_bank_that_is_down_is_one_page_and_its_return_another(
         # Long enough for what is less urgent to be told, too.
         time.sleep(LESS_URGENT_SECONDS)
         # One page for the whole: neither the single instances nor what fails besides is told.
-        assert [entry["body"]["groupLabels"]["alertname"] for entry in pages(begun)] == ["AllApiDown"]
+        assert [entry["body"]["groupLabels"]["alertname"] for entry in pages(begun) if new(entry)] == ["AllApiDown"]
     finally:
         for name in instances:
             on(name, "systemctl", "start", "bank.service")
