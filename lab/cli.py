@@ -56,8 +56,7 @@ def prepare(console: Console, wanted: list[hosts.Host] | None = None) -> docker.
     hosts.ensure_networks(client, MOLECULE_NETWORK, BANK_NETWORK)
     if PLATFORM == "standin":
         roles = roles_of(None if wanted is None else {group for host in wanted for group in host.groups})
-        if "elasticsearch" in roles:
-            allow_memory_maps(console, is_needed=wanted is not None)
+        raise_kernel_limits(console, roles, is_needed=wanted is not None)
         built = mirror.prepare(client, console, roles)
         for network in (MOLECULE_NETWORK, BANK_NETWORK):
             mirror.connect(client, network)
@@ -65,20 +64,23 @@ def prepare(console: Console, wanted: list[hosts.Host] | None = None) -> docker.
     return client
 
 
-def allow_memory_maps(console: Console, *, is_needed: bool) -> None:
-    """Give this machine's containers what Elasticsearch needs of the kernel.
+def raise_kernel_limits(console: Console, roles: set[str], *, is_needed: bool) -> None:
+    """Give this machine's containers what the hosts of these roles need of the kernel.
 
     Molecule prepares everything, for scenarios most of which do well without: there a refusal is only shown.
 
     Raises:
-        LabError: a host is to run Elasticsearch, and this user may not change the kernel's setting.
+        LabError: a role that is to run cannot do without, and this user may not change the kernel's setting.
     """
-    try:
-        engine.allow_memory_maps()
-    except LabError as error:
-        if is_needed:
-            raise
-        console.print(f"lab: {error}", markup=False)
+    for limit in engine.KERNEL_LIMITS:
+        if limit.role and limit.role not in roles:
+            continue
+        try:
+            engine.raise_kernel_limit(limit)
+        except LabError as error:
+            if limit.role and is_needed:
+                raise
+            console.print(f"lab: {error}", markup=False)
 
 
 def playbook(console: Console, name: str, *options: str) -> None:

@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import time
 from pathlib import Path
+from typing import NamedTuple
 
 import docker
 from docker.errors import DockerException
@@ -12,9 +13,25 @@ from docker.errors import DockerException
 from lab.settings import CACHE, LabError
 
 START_SECONDS = 60
-MAP_COUNT_FILE = Path("/proc/sys/vm/max_map_count")
-# What Elasticsearch asks of the kernel, which containers share and cannot set.
-MAP_COUNT = 262144
+KERNEL_SETTINGS = Path("/proc/sys")
+
+
+class KernelLimit(NamedTuple):
+    """A setting of the kernel that containers share and cannot change, and the least value that the lab asks for."""
+
+    name: str
+    least: int
+    reason: str
+    # The role that cannot do without it; none if it depends on what else the machine runs.
+    role: str = ""
+
+
+KERNEL_LIMITS = (
+    KernelLimit("vm.max_map_count", 262144, "Elasticsearch maps many areas of memory", "elasticsearch"),
+    KernelLimit(
+        "fs.inotify.max_user_instances", 1024, "each host takes about ten, and beyond the limit none boots any more"
+    ),
+)
 
 
 def apt_install(*packages: str) -> None:
@@ -39,22 +56,23 @@ def apt_install(*packages: str) -> None:
                 raise LabError(f"Installing {', '.join(packages)} failed; the reason is at the end of {log}.")
 
 
-def allow_memory_maps() -> None:
-    """Let processes of this machine map as many areas of memory as Elasticsearch needs; more stays as it is.
+def raise_kernel_limit(limit: KernelLimit) -> None:
+    """Give a limit of the kernel the value that the hosts need; a higher one stays as it is.
 
     Raises:
-        LabError: there are too few, and this user may not change that.
+        LabError: it is too low, and this user may not change that.
     """
-    present = int(MAP_COUNT_FILE.read_text(encoding="ascii"))
-    if present >= MAP_COUNT:
+    file = KERNEL_SETTINGS / limit.name.replace(".", "/")
+    present = int(file.read_text(encoding="ascii"))
+    if present >= limit.least:
         return
     try:
-        MAP_COUNT_FILE.write_text(str(MAP_COUNT), encoding="ascii")
+        file.write_text(str(limit.least), encoding="ascii")
     except OSError as error:
         raise LabError(
-            f"Elasticsearch needs vm.max_map_count of {MAP_COUNT} at least; this machine has {present}, and its "
-            f"containers cannot change it ({error.strerror}). Set it as root, then run the same command again: "
-            f"sysctl -w vm.max_map_count={MAP_COUNT}"
+            f"The lab needs {limit.name} of {limit.least} at least, because {limit.reason}; this machine has "
+            f"{present}, and its containers cannot change it ({error.strerror}). Set it as root, then run the same "
+            f"command again: sysctl -w {limit.name}={limit.least}"
         ) from error
 
 

@@ -2,6 +2,7 @@
 
 import io
 import os
+import re
 import stat
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,7 +18,7 @@ from lab import access, cache, cli, engine, hosts, mirror, secrets, settings
 from lab.build import beats, elasticsearch, grafana, rpm
 from lab.build.releases import prometheus, redis_exporter
 from lab.build.rpm import upstream_version
-from lab.cli import allow_memory_maps, unit_states
+from lab.cli import raise_kernel_limits, unit_states
 from lab.settings import LabError, roles_of
 
 
@@ -367,31 +368,65 @@ def test_text_that_a_new_version_lost_is_named(tmp_path: Path) -> None:
     assert file.read_text(encoding="utf-8") == "-XX:+UseZGC\n"
 
 
-def test_memory_maps_are_raised_and_never_lowered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    file = tmp_path / "max_map_count"
-    monkeypatch.setattr(engine, "MAP_COUNT_FILE", file)
-    for present, expected in (("65530\n", "262144"), ("1048576\n", "1048576\n")):
-        file.write_text(present, encoding="ascii")
-        engine.allow_memory_maps()
-        assert file.read_text(encoding="ascii") == expected
+def kernel(folder: Path, monkeypatch: pytest.MonkeyPatch, present: dict[str, str]) -> dict[str, Path]:
+    """Make the kernel's files of the limits in a folder; return them by name."""
+    monkeypatch.setattr(engine, "KERNEL_SETTINGS", folder)
+    files = {limit.name: folder / limit.name.replace(".", "/") for limit in engine.KERNEL_LIMITS}
+    for name, file in files.items():
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(present.get(name, "99999999\n"), encoding="ascii")
+    return files
 
 
-def test_memory_maps_that_may_not_be_raised_are_named_with_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
-    class ReadOnly:
-        """The kernel's file, as a user without rights sees it."""
+@pytest.mark.parametrize(
+    ("name", "present", "expected"),
+    [
+        ("vm.max_map_count", "65530\n", "262144"),
+        ("vm.max_map_count", "1048576\n", "1048576\n"),
+        ("fs.inotify.max_user_instances", "128\n", "1024"),
+        ("fs.inotify.max_user_instances", "8192\n", "8192\n"),
+    ],
+)
+def test_kernel_limits_are_raised_and_never_lowered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, present: str, expected: str
+) -> None:
+    files = kernel(tmp_path, monkeypatch, {name: present})
+    raise_kernel_limits(Console(file=io.StringIO()), {"elasticsearch"}, is_needed=True)
+    assert files.pop(name).read_text(encoding="ascii") == expected
+    assert {file.read_text(encoding="ascii") for file in files.values()} == {"99999999\n"}
 
-        def read_text(self, encoding: str) -> str:
-            return "65530\n"
 
-        def write_text(self, text: str, encoding: str) -> None:
-            raise PermissionError(13, "Permission denied")
+def test_kernel_limit_of_a_role_that_does_not_run_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = kernel(tmp_path, monkeypatch, {"vm.max_map_count": "65530\n"})["vm.max_map_count"]
+    raise_kernel_limits(Console(file=io.StringIO()), {"redis"}, is_needed=True)
+    assert file.read_text(encoding="ascii") == "65530\n"
 
-    monkeypatch.setattr(engine, "MAP_COUNT_FILE", ReadOnly())
-    with pytest.raises(LabError, match=r"this machine has 65530.*\(Permission denied\).*sysctl -w vm\.max_map_count="):
-        allow_memory_maps(Console(file=io.StringIO()), is_needed=True)
-    shown = io.StringIO()
-    allow_memory_maps(Console(file=shown, width=400), is_needed=False)
-    assert "vm.max_map_count of 262144" in shown.getvalue()
+
+@pytest.mark.parametrize(
+    ("name", "is_needed", "is_refused"),
+    [
+        ("vm.max_map_count", True, True),
+        ("vm.max_map_count", False, False),
+        ("fs.inotify.max_user_instances", True, False),
+    ],
+)
+def test_kernel_limit_that_may_not_be_raised_is_named_with_the_remedy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, is_needed: bool, is_refused: bool
+) -> None:
+    kernel(tmp_path, monkeypatch, {name: "100\n"})
+
+    def refuse(self: Path, text: str, encoding: str) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "write_text", refuse)
+    shown = Console(file=io.StringIO(), width=600)
+    words = rf"this machine has 100.*\(Permission denied\).*sysctl -w {re.escape(name)}="
+    if is_refused:
+        with pytest.raises(LabError, match=words):
+            raise_kernel_limits(shown, {"elasticsearch"}, is_needed=is_needed)
+    else:
+        raise_kernel_limits(shown, {"elasticsearch"}, is_needed=is_needed)
+        assert re.search(words, shown.file.getvalue())
 
 
 class HostWithKey:

@@ -108,6 +108,8 @@ class Visitor:
 
     def look(self, name: str) -> None:
         """Check the page for accessibility at both widths, and keep pictures of it."""
+        # A click does not wait for the page that it leads to.
+        self.page.wait_for_load_state("load")
         for width, viewport in (("desk", DESK), ("phone", PHONE)):
             self.page.set_viewport_size(viewport)
             found = Axe().run(self.page, options={"resultTypes": ["violations"]})

@@ -104,9 +104,9 @@ def receive(body: Notification) -> Reply:
     for notice in notices:
         metrics.ALERTS.labels(notice.severity, notice.status).inc()
     for one in recorded.told:
-        metrics.ALERT_TOLD_SECONDS.labels(one.severity).observe(one.seconds)
+        metrics.ALERT_TOLD_SECONDS.labels(one.severity).observe(one.time.total_seconds())
     for one in recorded.lasted:
-        metrics.ALERT_LASTED_SECONDS.labels(one.severity).observe(one.seconds)
+        metrics.ALERT_LASTED_SECONDS.labels(one.severity).observe(one.time.total_seconds())
     logger.info(
         "alerts received",
         **{

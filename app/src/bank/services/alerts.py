@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from sqlalchemy import case, func, select
@@ -62,7 +63,7 @@ class Measured:
     """A length of time that one alert took."""
 
     severity: str
-    seconds: float
+    time: timedelta
 
 
 @dataclass(frozen=True)
@@ -123,9 +124,9 @@ def _write(connection: Connection, notices: Sequence[Notice]) -> Recorded:
         closed += is_closed
         if not ended:
             # The clocks of two hosts differ a little.
-            told.append(Measured(notice.severity, max(0.0, (received_at - notice.starts_at).total_seconds())))
+            told.append(Measured(notice.severity, max(timedelta(), received_at - notice.starts_at)))
         elif notice.ends_at is not None:
-            lasted.append(Measured(notice.severity, max(0.0, (notice.ends_at - notice.starts_at).total_seconds())))
+            lasted.append(Measured(notice.severity, max(timedelta(), notice.ends_at - notice.starts_at)))
     return Recorded(opened, closed, tuple(told), tuple(lasted))
 
 
