@@ -9,14 +9,13 @@ from typing import Any
 import pytest
 import requests
 
-from lab import hosts
 from reports import dashboards
 from reports.dashboards import Asker, Board, Choice, Panel
 from reports.grafana import Grafana
 from tests.content.conftest import PROJECT, read_yaml
 from tests.site_client import AUTHORITY_CERTIFICATE, CUSTOMER, Customer
 
-from .conftest import Execute, Search, call, prometheus_query, send_cent, wait_until
+from .conftest import Search, call, prometheus_query, send_cent, wait_until
 from .test_8_rules import ask, selectors
 
 GRAFANA = "https://localhost:3030"
@@ -45,16 +44,12 @@ def grafana(secret: dict[str, str]) -> Grafana:
 @pytest.fixture(scope="module", autouse=True)
 def _events(
     secret: dict[str, str],
-    on: Execute,
     search: Search,
     token: str,
     accounts: list[dict[str, Any]],
-    lab_hosts: dict[str, hosts.Host],
 ) -> Iterator[None]:
     """Have everything happen that panels tell of, and customers go on while they are asked."""
     password = secret["vault_prometheus_web_password"]
-    first = min(name for name, host in lab_hosts.items() if "elasticsearch" in host.groups)
-    assert on(first, "systemctl", "start", "elasticsearch-maintenance.service")[0] == 0
     with Customer() as stranger:
         stranger.log_in(CUSTOMER, "not the password")
     ended = threading.Event()

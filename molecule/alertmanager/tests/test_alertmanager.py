@@ -114,9 +114,15 @@ def send(ask: Ask, *alerts: dict[str, Any]) -> None:
 
 
 def test_members_form_a_cluster(ask: Ask) -> None:
-    for name in (ONE, TWO):
-        cluster = json.loads(ask(name, "/api/v2/status")[1])["cluster"]
-        assert (cluster["status"], len(cluster["peers"])) == ("ready", 2)
+    def clusters() -> list[tuple[str, int]]:
+        found = [json.loads(ask(name, "/api/v2/status")[1])["cluster"] for name in (ONE, TWO)]
+        return [(cluster["status"], len(cluster["peers"])) for cluster in found]
+
+    # A member that was just started settles first.
+    end = time.monotonic() + 60
+    while (found := clusters()) != [("ready", 2)] * 2:
+        assert time.monotonic() < end, found
+        time.sleep(1)
 
 
 @dataclass(frozen=True)
