@@ -53,6 +53,12 @@ FIGURES = (
         "least error budget left of 30 days", "min(slo:error_budget_left:ratio)", percent, lambda share: share < 0.25
     ),
     Figure(
+        "last backup of PostgreSQL",
+        "time() - min(pg_backup_last_success_timestamp_seconds)",
+        age,
+        lambda seconds: seconds > 30 * 60,
+    ),
+    Figure(
         "last snapshot of Elasticsearch",
         "time() - max(elasticsearch_snapshot_last_success_timestamp_seconds)",
         age,

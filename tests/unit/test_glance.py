@@ -61,6 +61,7 @@ def test_figures_are_shown_with_their_units() -> None:
         ("other targets that do not answer", 0, 2),
         ("books out of balance, in minor units", 0, 1),
         ("least error budget left of 30 days", 0.25, 0.2),
+        ("last backup of PostgreSQL", 30 * 60, 31 * 60),
         ("last snapshot of Elasticsearch", 25 * 3600, 27 * 3600),
         ("fullest disk, memory or pool", 0.9, 0.91),
     ],
