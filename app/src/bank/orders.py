@@ -40,16 +40,15 @@ def carry_out(kind: str, order: ledger.Order, work: Callable[[], ledger.Receipt]
     if receipt.replayed:
         metrics.REPLAYS.labels("replayed").inc()
         tracing.label(outcome="replayed")
-    elif receipt.approval_id:
-        result = {"bank.approval.id": str(receipt.approval_id)}
-        _record(kind, order, "waiting", "waits for approval", **result, **_score(receipt.screened))
-        _suspect(kind, order, receipt.screened, result)
+        return receipt
+    if receipt.approval_id:
+        outcome, verb, result = "waiting", "waits for approval", {"bank.approval.id": str(receipt.approval_id)}
     else:
         metrics.TRANSFERRED.labels(order.currency).inc(order.amount_minor)
         tracing.label(transfer_id=str(receipt.entry_id))
-        result = {"bank.transfer.id": str(receipt.entry_id)}
-        _record(kind, order, "completed", "completed", **result, **_score(receipt.screened))
-        _suspect(kind, order, receipt.screened, result)
+        outcome, verb, result = "completed", "completed", {"bank.transfer.id": str(receipt.entry_id)}
+    _record(kind, order, outcome, verb, **result, **_score(receipt.screened))
+    _suspect(kind, order, receipt.screened, result)
     return receipt
 
 

@@ -37,17 +37,17 @@ IPV6_PREFIX = 64
 
 # Its constants stand in it, so that PostgreSQL can keep one plan for everybody; the actions are those of the index
 # ix_audit_events_credentials.
-KNOWN = text("""
+_KNOWN = """
 SELECT paid.orders, paid.largest, events.refused, events.changes,
        (SELECT count(*) FROM (SELECT 1 FROM fraud_decisions
                                WHERE user_id = :user_id AND decided_at > now() - interval '10 minutes'
-                               LIMIT 100) recent),
+                               LIMIT {most_orders}) recent),
        EXISTS (SELECT 1 FROM beneficiaries WHERE owner_id = :user_id AND number = :payee)
        OR EXISTS (SELECT 1 FROM fraud_decisions d LEFT JOIN approvals a ON a.id = d.approval_id
                    WHERE d.user_id = :user_id AND d.payee = :payee AND coalesce(d.entry_id, a.entry_id) IS NOT NULL)
   FROM (SELECT count(*) AS orders, coalesce(max(-amount_minor), 0) AS largest
           FROM (SELECT amount_minor FROM postings WHERE account_id = :account ORDER BY version DESC
-                 LIMIT 50) latest
+                 LIMIT {movements}) latest
          WHERE amount_minor < 0) paid,
        (SELECT count(*) FILTER (WHERE action = 'log-in-refused' AND occurred_at > now() - interval '1 hour') AS refused,
                count(*) FILTER (WHERE action <> 'log-in-refused') AS changes
@@ -55,7 +55,9 @@ SELECT paid.orders, paid.largest, events.refused, events.changes,
          WHERE object_type = 'user' AND object_id = CAST(:user_id AS text) AND occurred_at > now() - interval '1 day'
            AND action IN ('log-in-refused', 'password-change', 'recovery-codes-renew', 'second-factor-enrol',
                           'second-factor-remove')) events
-""")
+"""
+# More orders than these give no more points.
+KNOWN = text(_KNOWN.format(movements=MOVEMENTS, most_orders=max(fraud.PERSON_TOO_FAST, fraud.PROGRAM_TOO_FAST)))
 _INSERT = """
     INSERT INTO fraud_decisions (user_id, kind, amount_minor, currency, payee, score, decision, rules, indicators,
                                  inputs, entry_id, approval_id)
