@@ -75,6 +75,20 @@ def test_reasons_are_read_to_their_end() -> None:
     assert api.reason_of(b"<html>") == "<html>"
 
 
+@pytest.mark.parametrize(("status", "is_missing"), [(400, True), (404, True), (405, True), (403, False), (0, False)])
+def test_what_the_server_does_not_know_is_told_from_other_refusals(status: int, is_missing: bool) -> None:
+    class Refusing(api.Api):
+        def ask(self, method: str, path: str, body: object = None, timeout: float = 30) -> Any:  # noqa: ANN401
+            raise api.ApiError("refused", status)
+
+    server = Refusing([], "", "elastic", "")
+    if is_missing:
+        assert server.find("/_ilm/policy") is None
+    else:
+        with pytest.raises(api.ApiError):
+            server.find("/_ilm/policy")
+
+
 class FakeApi:
     """Answers like a cluster, and remembers what it was told."""
 

@@ -25,6 +25,8 @@ class FakeElasticsearch:
         self.told: list[tuple[str, str, Any]] = []
         self.refused: dict[tuple[str, str], int] = {}
         self.updated = False
+        # Instead of an answer to a key.
+        self.key_status = 0
 
     def api(self, urls: list[str], ca_path: str, user: str, password: str, headers: Any = None) -> Any:  # noqa: ANN401
         return SimpleNamespace(
@@ -37,6 +39,8 @@ class FakeElasticsearch:
         if (method, path) == AUTHENTICATE:
             if not who.startswith("ApiKey "):
                 return {"username": who}
+            if self.key_status:
+                raise api.ApiError("no answer to the key", self.key_status)
             shown = base64.b64decode(who.removeprefix("ApiKey ")).decode()
             for key in self.keys:
                 if f"{key['id']}:secret" == shown and not key["invalidated"]:
@@ -138,15 +142,16 @@ def test_refusals_name_the_remedy(
     assert not (tmp_path / "key").exists()
 
 
-def test_elasticsearch_that_is_away_is_no_reason_for_another_key(
+def test_elasticsearch_that_cannot_tell_is_no_reason_for_another_key(
     elasticsearch: FakeElasticsearch, tmp_path: Path
 ) -> None:
     path = tmp_path / "key"
     bring(path)
-    elasticsearch.refused[AUTHENTICATE] = 0
+    elasticsearch.key_status = 503
     with pytest.raises(api.ApiError):
         bring(path)
     assert path.read_text(encoding="utf-8") == "id0:secret\n"
+    assert len(elasticsearch.keys) == 1
 
 
 def test_keys_of_hosts_that_left_are_revoked() -> None:
